@@ -46,7 +46,7 @@ test: $(READY) ## the fast tests
 test-slow: $(READY) ## the tests that take longer
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE) --numprocesses $(WORKERS) --maxprocesses 3
 
-test-fuzz: $(READY) ## damaged inputs and kills, as many as HERDBOOK_FUZZ_BUDGET says (docs/ci.md)
+test-fuzz: $(READY) ## damaged inputs and kills, as many as HERDBOOK_FUZZ_BUDGET sets (docs/ci.md)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/integration/test_damaged.py tests/integration/test_publish_killed.py tests/integration/test_shard_killed.py -m "" $(SIDE_BY_SIDE) --numprocesses auto
 
 check: $(READY) ## style, types, workflow lint

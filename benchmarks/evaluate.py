@@ -36,7 +36,7 @@ PHASES = ("start-up", "data", "model", "rest")
 TIMED = """
 import json, os, sys, time
 
-begun, asked, loading = float(os.environ["BEGUN"]), [], []
+begun, calls, loading = float(os.environ["BEGUN"]), [], []
 import lm_eval.evaluator as evaluator
 from lm_eval.tasks import TaskManager
 
@@ -54,15 +54,15 @@ def timed(function, spans):
 def evaluate(lm, *arguments, **options):
     entered = time.time()
     for name in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
-        setattr(lm, name, timed(getattr(lm, name), asked))
+        setattr(lm, name, timed(getattr(lm, name), calls))
     try:
         return own(lm, *arguments, **options)
     finally:
         data = sum(end - start for start, end in loading)
         times = {
             "start-up": entered - begun - data,
-            "data": data + asked[0][0] - entered,
-            "model": sum(end - start for start, end in asked),
+            "data": data + calls[0][0] - entered,
+            "model": sum(end - start for start, end in calls),
         }
         with open(os.environ["TIMES"], "w") as file:
             json.dump(times, file)

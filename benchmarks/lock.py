@@ -1,7 +1,7 @@
 """Time of `herdbook lock` and `herdbook plan` for config/buttercup.yaml, a mixture of four models of 7B.
 
 The sources have their true shapes and holes for weights, on a Hub on this machine. As on the real one, `lock` reads headers by
-range requests and is told the digests of weights, so its time is that of everything but the network. `plan` is also timed
+range requests and receives the digests of weights, so its time is that of everything but the network. `plan` is also timed
 in a process that has planned before: without imports and digests of code.
 """
 

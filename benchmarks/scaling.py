@@ -185,7 +185,7 @@ def write_small(folder: Path) -> Path:
 
 
 def requested_threads(folder: Path) -> dict[str, int]:
-    """Return the threads that each job requests if there are enough cores, by its first output."""
+    """Return the threads that each job requests if enough cores exist, by its first output."""
     jobs = read(snakemake(folder, "--dry-run", "--forceall", "--cores", "1000"))
     return {job.outputs[0]: job.threads for job in jobs}
 

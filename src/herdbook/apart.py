@@ -1,4 +1,4 @@
-"""Programs of our own that run in a process of their own, since files that nobody checked decide what a library does there.
+"""Programs of our own that run in a process of their own, since unchecked files decide what a library does in it.
 
 A program reads a question as JSON on its standard input, and prints its answer as JSON in the last line. It has limited time,
 no network, and sets itself limits of memory and computing time before it looks at what a stranger wrote.
@@ -26,7 +26,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 class FailedError(Exception):
-    """A program that gave no answer; the message says why, and begins as a verb does: ``needs more than 300 seconds``."""
+    """A program that gave no answer; the message gives the reason, and begins with a verb: ``needs more than 300 seconds``."""
 
 
 def ask(program: str, question: str, more_bytes: int = MEMORY, cpu_seconds: int | None = None) -> Answer:

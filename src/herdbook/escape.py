@@ -26,8 +26,15 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
 _SPECIAL = re.compile(r"[\\`*_\[\]#~$@&<>|]|:(?=//)|(?<=[wW]{3})\.")
 _LEADING_MARK = re.compile(r"^[-+=]")
 _LEADING_NUMBER = re.compile(r"^(\d{1,9})([.)])")
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FILE_NAME = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)*[A-Za-z0-9][A-Za-z0-9._-]*")
 _SAFE_URL = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9._~:/?#@!$&'*+,;=%-]*")
+
+
+# The filters of a card's templates, by name; those that print numbers are the card's own.
+FILTERS = frozenset((
+    "md", "code", "fenced", "quoted", "link", "titled", "file_link", "codes", "titles", "commas", "amount", "size", "fixed", "signed",
+    "percent", "places",
+))  # fmt: skip
 
 
 class Markdown(str):

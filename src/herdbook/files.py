@@ -1,7 +1,7 @@
 """Atomic writing of files: written under a temporary name in the same folder, then renamed.
 
 Who writes a temporary file or folder holds a lock (``flock``) on it, which the kernel releases when the process ends, however it
-ends. So what killed processes left can be told from what is being written, and is removed.
+ends. So what killed processes left can be distinguished from what is being written, and is removed.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _claimed(create: Callable[[], tuple[int, str]]) -> tuple[int, Path]:
         except BlockingIOError:
             os.close(handle)
             continue
-        except OSError:  # the file system has no locks; then nobody removes it, either
+        except OSError:  # the file system has no locks; then nothing removes it, either
             return handle, Path(name)
         if Path(name).exists():
             return handle, Path(name)
@@ -131,7 +131,7 @@ def _claimed(create: Callable[[], tuple[int, str]]) -> tuple[int, Path]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files and folders below a folder that killed processes left: those that nobody has locked.
+    """Remove the temporary files and folders below a folder that killed processes left: those that no process has locked.
 
     It is called by who owns the folder. Where the file system has no locks, nothing is removed.
     """

@@ -118,10 +118,25 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in bounds)
 
 
-def closest(name: str, names: Iterable[object]) -> str | None:
-    """Return the most similar name, or None if no name is similar."""
-    matches = difflib.get_close_matches(name, [str(candidate) for candidate in names], n=1)
-    return matches[0] if matches else None
+def clipped(text: str, width: int) -> str:
+    """Return text of at most so many characters, with an ellipsis in its middle: names often differ in their ends."""
+    if len(text) <= width:
+        return text
+    kept = max(0, width - 1)
+    return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+
+
+def closest(name: str, names: Iterable[object], *, least: float = 0.6) -> str | None:
+    """Return the most similar name, whatever its case; None if no name is similar.
+
+    Args:
+        name: The name that was given.
+        names: The known names.
+        least: From which similarity on, 0 to 1, a name is similar.
+    """
+    known = {str(candidate).casefold(): str(candidate) for candidate in names}
+    matches = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=least)
+    return known[matches[0]] if matches else None
 
 
 def did_you_mean(name: str, names: Iterable[object]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from herdbook.files import write_text
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Journal:
+Entry = TypeVar("Entry", bound="Mapping[str, Any]")
+
+
+class Journal(Generic[Entry]):
     """Entries of JSON, one per line; each is written to the disk before the next begins.
 
     Args:
@@ -24,7 +27,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
-        self.entries: list[dict[str, Any]] = []
+        self.entries: list[Entry] = []
         self._path, self._head = path, dict(head)
         lines = path.read_bytes().split(b"\n") if path.exists() else []
         complete = lines[:-1]  # the last item is empty, or a line that was only partly written
@@ -33,19 +36,20 @@ class Journal:
                 for line in complete[1:]:
                     self.entries.append(self.check(json.loads(line)))
 
-    def check(self, entry: Any) -> dict[str, Any]:
+    def check(self, entry: Any) -> Entry:
         """Return an entry that was read. Raises KeyError or TypeError if it is not one."""
-        return dict(entry)
+        return cast("Entry", dict(entry))
 
     def __enter__(self) -> Self:
-        write_text(self._path, "".join(self._line(entry) for entry in (self._head, *self.entries)))
+        lines: list[Mapping[str, Any]] = [self._head, *self.entries]
+        write_text(self._path, "".join(map(self._line, lines)))
         self._file = self._path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, entry: dict[str, Any]) -> None:
+    def add(self, entry: Entry) -> None:
         """Record an entry."""
         self.entries.append(entry)
         self._file.write(self._line(entry))

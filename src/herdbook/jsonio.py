@@ -7,7 +7,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import TypeAlias
+
     from herdbook.limits import Limit
+
+    # What is written as JSON; what is read has other types, once it was checked.
+    Json: TypeAlias = str | int | float | bool | Sequence["Json"] | Mapping[str, "Json"] | None
+    JsonObject: TypeAlias = dict[str, Json]
 
 
 class JsonError(ValueError):

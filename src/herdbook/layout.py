@@ -29,13 +29,18 @@ EVAL_RESULTS = ".eval_results"  # where the Hub looks for results of its benchma
 COMPARISONS = "provenance/comparisons.json"
 SAMPLES_SUFFIX = ".samples.jsonl.bz2"
 ROUTING = "provenance/routing"
+LOSSES = "provenance/losses"
 INPUTS = "provenance/inputs"
+NOTICE = "NOTICE"  # what the sources' licenses want to be handed on
+LICENSE_TEXTS = "licenses"
 LINEAGE = "provenance/lineage.jsonl"
 BOMS = {"1.6": "provenance/bom-1.6.cdx.json", "1.7": "provenance/bom-1.7.cdx.json"}  # by CycloneDX's version
 SUMS = "SHA256SUMS"
 CLAIMS = "claims.jsonl"
 SIGNATURE = "model.sig"
 PUBLIC_KEY = "model.sig.pub"
+
+IMATRIX = ".imatrix.gguf"  # the end of the name of an importance matrix
 
 OUTSIDE_SUMS = frozenset({SUMS, CLAIMS, SIGNATURE, PUBLIC_KEY})  # what is about the sums, or signs them
 
@@ -55,9 +60,19 @@ def input_file(name: str, sha256: str) -> str:
     return f"{INPUTS}/{sha256[:12]}-{name.rpartition('/')[2]}"
 
 
+def license_text(source: str, name: str) -> str:
+    """Return the name of a license text of a source in a release."""
+    return f"{LICENSE_TEXTS}/{source}/{name}"
+
+
 def eval_results(task: str) -> str:
     """Return the name of the file with the result of a benchmark of the Hub."""
     return f"{EVAL_RESULTS}/{task}.yaml"
+
+
+def image_file(name: str) -> str:
+    """Return the name in a release of the picture on the card, by the name of its file beside the recipe."""
+    return f"{FIGURES}/image.{name.rpartition('.')[2]}"
 
 
 def heat_map(model: str) -> str:
@@ -150,6 +165,14 @@ class Layout:
         """Return the path of a report on routers."""
         return self.root / "routing" / f"{report.id}.json"
 
+    def matrix(self, item: Named) -> Path:
+        """Return the path of an importance matrix."""
+        return self.root / "imatrix" / f"{item.id}{IMATRIX}"
+
+    def matrix_record(self, item: Named) -> Path:
+        """Return the path of an importance matrix's record."""
+        return self.root / "imatrix" / f"{item.id}.json"
+
     def header(self, conversion: Named) -> Path:
         """Return the path of the header that all quantized files of a model share, a GGUF without tensors."""
         return self.root / "quantized" / f"{conversion.id}.header.gguf"
@@ -161,6 +184,18 @@ class Layout:
     def quantized_record(self, item: Named) -> Path:
         """Return the path of a quantized file's record: each tensor's digest and origin."""
         return self.root / "quantized" / f"{item.id}.json"
+
+    def reference(self, item: Named) -> Path:
+        """Return the path of what the released model predicts for texts, against which losses are measured."""
+        return self.root / "losses" / f"{item.id}.npy"
+
+    def reference_record(self, item: Named) -> Path:
+        """Return the path of the record of that."""
+        return self.root / "losses" / f"{item.id}.json"
+
+    def loss(self, item: Named) -> Path:
+        """Return the path of the loss of a quantized file."""
+        return self.root / "losses" / f"{item.id}.json"
 
     @property
     def release_folder(self) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 class OverLimitError(ValueError):
-    """Something is larger than what is read; the message says by what, and is to follow the file's name."""
+    """Something is larger than what is read; the message states by what, and follows the file's name."""
 
 
 @dataclass(frozen=True)

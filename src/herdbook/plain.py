@@ -34,7 +34,7 @@ _NOT_PLAIN = {errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.ENXIO}
 
 
 class Stamp(NamedTuple):
-    """What the file system says of a file, which is another after every change of its content."""
+    """The file system's description of a file, which differs after every change of its content."""
 
     device: int
     inode: int
@@ -62,10 +62,10 @@ def refusal(what: str) -> str:
 
 
 def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield all that a folder contains, folders apart: the name below it, and what the file system says. Links are not followed.
+    """Yield all that a folder contains, folders apart: the name below it, and the file system's description of it. Links are not followed.
 
     Raises:
-        VerificationError: If there are more files and folders than in any release.
+        VerificationError: If it has more files and folders than any release.
         UnverifiedError: If a folder cannot be read.
     """
     found, waiting = 0, [""]

@@ -32,7 +32,7 @@ def parse_device(text: str) -> str:
     """Return the name of a device.
 
     Raises:
-        ValueError: If it is none that Herdbook computes on.
+        ValueError: If Herdbook does not compute on it.
     """
     if not _DEVICE.fullmatch(text):
         lower = text.lower()

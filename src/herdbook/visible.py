@@ -29,7 +29,7 @@ _UNSEEN = re.compile(
     "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")  # the form of the Hub's tokens
-_SHOWN = 12  # characters of a token that tell nothing yet; a message may cut the rest off
+_SHOWN = 12  # characters of a token that reveal nothing yet; a message may cut the rest off
 _secrets: dict[str, re.Pattern[str]] = {}
 
 

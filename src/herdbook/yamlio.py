@@ -160,6 +160,13 @@ def _explained(text: str) -> Iterator[None]:
         mark = error.problem_mark
         position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise YamlError(f"{position}{error.problem or 'not YAML'}") from error
+    except yaml.reader.ReaderError as error:
+        # PyYAML takes no control characters, not even in quotes
+        before = text[: error.position].split("\n")
+        raise YamlError(
+            f"line {len(before)}, column {len(before[-1]) + 1}: not YAML: the control character {text[error.position]!r}; in double "
+            f"quotes it can be written so"
+        ) from error
     except yaml.YAMLError as error:
         raise YamlError(f"not YAML: {error}") from error
     except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:

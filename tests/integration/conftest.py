@@ -1,8 +1,6 @@
 import pytest
-import torch
 
 from herdbook.errors import StepError
-from herdbook.steps.merge import as_mergekit
 from support.mergekit import DRAW, MERGEKIT
 
 
@@ -29,6 +27,10 @@ def said():
 @pytest.fixture
 def same_draw(monkeypatch):
     """The same random numbers for each tensor, as in ``merge_all``."""
+    import torch
+
+    from herdbook.steps.merge import as_mergekit
+
     monkeypatch.setattr(as_mergekit, "generator", lambda *_: torch.Generator().manual_seed(DRAW))
 
 

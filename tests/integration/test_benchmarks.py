@@ -1,19 +1,25 @@
 """Tasks of lm-eval from the lock, on stand-ins of well-known data sets: prompts and results are those of lm-eval run by hand."""
 
+import hashlib
 import json
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pytest_local_hub import LocalHub, client
 
 from herdbook import plan as plans
+from herdbook.comparison.groups import derive, follows
 from herdbook.errors import DigestMismatchError, LockError
+from herdbook.layout import input_file
 from herdbook.plan.jobs import result_jobs
+from herdbook.release.finding import Outcome
 from herdbook.steps.evaluate.tasks import rounds
 from herdbook.steps.registry import run
+from herdbook.verify import tasks
 from support import benchmarks, tiny
 
 pytestmark = pytest.mark.slow
@@ -59,6 +65,7 @@ ASKED = [
     "own/own.yaml",
 ]
 IFEVAL = [{"task": "leaderboard_ifeval", "gen_kwargs": SHORT}] if find_spec("langdetect") else []
+MATH = [{"task": "leaderboard_math_algebra_hard", "gen_kwargs": SHORT}] if find_spec("math_verify") else []
 TEMPLATE = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
 # As `lm_eval` does, but that it reads the folders of these tasks alone.
 BY_HAND = """
@@ -70,10 +77,11 @@ manager = TaskManager(include_defaults=False, include_path=sys.argv[3:])
 found = {"results": {}, "prompts": {}}
 for call in calls:
     done = lm_eval.simple_evaluate(
-        model="hf", model_args={"pretrained": model, "dtype": "float32"}, batch_size=1, device="cpu", bootstrap_iters=0,
+        model="hf", model_args={"pretrained": model, "dtype": "float32"}, batch_size=1, device="cpu",
         task_manager=manager, **call)
     found["results"] |= done["results"]
-    found["prompts"] |= {task: [one["arguments"] for one in samples] for task, samples in done["samples"].items()}
+    found["prompts"] |= {
+        task: {one["doc_id"]: one["arguments"] for one in samples} for task, samples in done["samples"].items()}
 print("\\n" + json.dumps(found, default=str))
 """
 
@@ -105,40 +113,26 @@ def plan(hub, tmp_path_factory):
         files[f"{split}.jsonl"] = "".join(json.dumps(row) + "\n" for row in rows)
     for name, text in files.items():
         (folder / "own" / name).write_text(text, encoding="utf-8")
-    evaluate = {"tasks": [*ASKED, *IFEVAL], "models": ["base"], "trust": ["own/code.py"]}
+    evaluate = {"tasks": [*ASKED, *IFEVAL, *MATH], "models": ["base"], "trust": ["own/code.py"]}
     recipe = tiny.write_recipe(folder / "r.yaml", {"base": {"folder": "base"}}, evaluate=evaluate)
     tiny.lock(recipe)
     made = plans.load(recipe, folder / "results")
-    (job,) = [job for job in result_jobs(made) if job.rule == "data"]
-    run(made, job)
-    assert all(path.exists() for path in job.outputs)
+    for job in result_jobs(made):
+        if job.rule != "evaluate":
+            run(made, job)
+            assert all(path.exists() for path in job.outputs)
     return made
 
 
 def test_what_is_asked_and_what_comes_out_is_as_by_hand(hub, plan, tmp_path):
     import lm_eval
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
     base = plan.recipe_path.parent / "base"
-    lm = HFLM(pretrained=str(base), dtype="float32", batch_size=1, device="cpu")
-    results, prompts = {}, {}
     hub.forget()
-    with rounds(plan) as asked:
-        for one in asked:
-            done = lm_eval.simple_evaluate(
-                model=lm,
-                tasks=one.tasks,
-                task_manager=TaskManager(include_defaults=False),
-                limit=one.limit,
-                bootstrap_iters=0,
-                **one.options,
-            )
-            results |= done["results"]
-            prompts |= {
-                task: [sample["arguments"] for sample in samples] for task, samples in done["samples"].items()
-            }
+    (job,) = [job for job in result_jobs(plan) if job.rule == "evaluate"]
+    run(plan, job)
     assert hub.requests == []
+    ours = json.loads(plan.layout.evaluation(job.subject).read_text(encoding="utf-8"))
     calls = [
         {"tasks": ["hellaswag"]},
         {"tasks": ["arc_challenge"], "num_fewshot": 3, "limit": 5},
@@ -149,7 +143,7 @@ def test_what_is_asked_and_what_comes_out_is_as_by_hand(hub, plan, tmp_path):
             "apply_chat_template": True,
             "system_instruction": "w7 w8",
         },
-        {"tasks": ["eq_bench", *(one["task"] for one in IFEVAL)], "gen_kwargs": SHORT},
+        {"tasks": ["eq_bench", *(one["task"] for one in (*IFEVAL, *MATH))], "gen_kwargs": SHORT},
     ]
     calls[0]["tasks"].append("own")
     package = Path(lm_eval.__file__).parent / "tasks"
@@ -160,6 +154,7 @@ def test_what_is_asked_and_what_comes_out_is_as_by_hand(hub, plan, tmp_path):
         "mmlu/default",
         "eq_bench",
         *(["leaderboard/ifeval"] if IFEVAL else []),
+        *(["leaderboard/math"] if MATH else []),
     )
     own = plan.recipe_path.parent / "own"
     (own / "small.yaml").write_text(GROUP, encoding="utf-8")
@@ -177,14 +172,30 @@ def test_what_is_asked_and_what_comes_out_is_as_by_hand(hub, plan, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     by_hand = json.loads(done.stdout.splitlines()[-1])
-    assert set(results) == set(by_hand["results"])
+    assert list(ours["groups"]) == ["mmlu_small"]
+    assert {*ours["tasks"], *ours["groups"]} == set(by_hand["results"])
     for task, theirs in by_hand["results"].items():
-        ours = json.loads(json.dumps(results[task], default=str))
-        assert ours == theirs, task
-    assert json.loads(json.dumps(prompts, default=str)) == by_hand["prompts"]
-    assert "mmlu_small" in results
+        stated = {
+            number
+            for label, score in {**ours["tasks"], **ours["groups"]}[task]["metrics"].items()
+            for kind, value in (("", score["value"]), ("_stderr", score["stderr"]))
+            for metric, _, filter_name in (label.partition(","),)
+            for number in ((f"{metric}{kind},{filter_name or 'none'}", value),)
+        }
+        assert stated == {
+            (key, float(f"{value:.6g}") if isinstance(value, float) else None)
+            for key, value in theirs.items()
+            if "," in key
+        }, task
+    for task, prompts in by_hand["prompts"].items():
+        asked = [[int(number), asked] for number, asked in prompts.items()]
+        text = json.dumps(asked, ensure_ascii=False, sort_keys=True)
+        assert ours["tasks"][task]["requests"] == hashlib.sha256(text.encode()).hexdigest(), task
     assert len(by_hand["prompts"]["arc_challenge"]) == 5
-    assert "w7 w8" in str(by_hand["prompts"]["mmlu_anatomy"][0])
+    assert "w7 w8" in str(by_hand["prompts"]["mmlu_anatomy"]["0"])
+    assert follows(
+        ours["groups"]["mmlu_small"], derive(plan.lock.tasks["small.yaml"], "mmlu_small", ours["tasks"])
+    )
 
 
 def test_the_lock_pins_all_that_tasks_are_made_of(plan):
@@ -197,6 +208,38 @@ def test_the_lock_pins_all_that_tasks_are_made_of(plan):
     assert str(plan.recipe_path.parent) not in plan.recipe_path.with_suffix(".lock.json").read_text(
         encoding="utf-8"
     )
+
+
+def test_a_verifier_derives_what_lm_eval_makes_of_tasks(plan):
+    local = {
+        input_file(file.name, str(file.sha256)): (plan.recipe_path.parent / file.name).read_bytes()
+        for task in plan.lock.tasks.values()
+        for file in task.local
+    }
+    release = SimpleNamespace(
+        lock=plan.lock, recipe=plan.recipe, subject=SimpleNamespace(read=local.__getitem__)
+    )
+    [finding] = tasks.check(release)
+    assert finding.outcome is Outcome.PASSED, finding
+    count = len(plan.lock.tasks)
+    assert (
+        finding.detail
+        == f"have the definitions and code that lm-eval {plan.lock.harness.lm_eval} makes of them"
+    )
+    assert finding.subject == f"{count} tasks"
+    honest = plan.lock.tasks["arc_challenge"]
+    lie = honest.definitions["arc_challenge"] | {"test_split": "validation"}
+    found = {"arc_challenge": honest.model_copy(update={"definitions": {"arc_challenge": lie}})}
+    release.lock = plan.lock.model_copy(update={"tasks": found})
+    [finding] = tasks.check(release)
+    assert (finding.outcome, finding.subject) == (Outcome.FAILED, "arc_challenge")
+    assert (finding.expected, finding.found) == ("test", "validation")
+    release.lock = plan.lock.model_copy(
+        update={"harness": plan.lock.harness.model_copy(update={"lm_eval": "0.4.1"})}
+    )
+    [finding] = tasks.check(release)
+    assert finding.outcome is Outcome.UNVERIFIED
+    assert "the lock names lm-eval 0.4.1, and" in finding.detail
 
 
 def test_documents_are_counted_before_a_model_is_built(plan):

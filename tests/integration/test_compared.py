@@ -137,5 +137,5 @@ def test_a_measured_value_must_follow_from_released_samples(open_, tmp_path):
     release = lied(open_, tmp_path / "r", better)
     details = [one.detail for one in findings(release, "recomputed") if one.outcome is not Outcome.PASSED]
     assert any(
-        "as bits_per_byte of tuned in held_out, and the measurement says 0.85" in one for one in details
+        "as bits_per_byte of tuned in held_out, and the measurement states 0.85" in one for one in details
     )

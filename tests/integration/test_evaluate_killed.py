@@ -11,7 +11,6 @@ import yaml
 from herdbook import plan as plans
 from herdbook.plan.jobs import result_jobs
 from herdbook.steps import registry
-from herdbook.steps.evaluate.parallel import HFLM
 from herdbook.steps.machine import Machine
 from support import tiny
 
@@ -90,6 +89,8 @@ def built(tmp_path_factory):
 
 def run(plan, job):
     """Run an evaluation; return its files' bytes by name, and how many passes through the model it made."""
+    from herdbook.steps.evaluate.parallel import HFLM
+
     passes, own = [], HFLM._model_call
 
     def counted(self, *arguments, **options):

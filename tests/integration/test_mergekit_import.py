@@ -188,3 +188,52 @@ def test_each_method_with_all_options_in_two_steps_has_the_bits_of_mergekit(tmp_
             mine, their = ours.stored(one), theirs.stored(one)
             assert (mine.dtype, mine.shape) == (their.dtype, their.shape), (method, one)
             assert torch.equal(mine, their), (method, one)
+
+
+# -- models that also read images ------------------------------------------------------------------------------------------------
+
+
+def test_modules_are_those_of_mergekit(tmp_path):
+    for seed, name in enumerate("ab"):
+        tiny.write_vision_model(tmp_path / name, seed, dtype=torch.bfloat16)
+    a, b = (str(tmp_path / name) for name in "ab")
+    both = [
+        {
+            "model": b,
+            "parameters": {"weight": [{"filter": "attention", "value": [0.3, 0.9]}, {"value": 0.2}]},
+        },
+        {"model": a},
+    ]
+    config = {
+        "merge_method": "task_arithmetic",
+        "base_model": a,
+        "dtype": "float32",
+        "out_dtype": "bfloat16",
+        "modules": {
+            "text_decoder": {
+                "slices": [{"sources": [run(a, 0, 3), run(b, 0, 3, weight=[0, 1, 0.5])]}],
+                "parameters": {"lambda": {"filter": "mlp", "value": 0.8}},
+            },
+            "vision_tower": {"models": both},
+            "multi_modal_projector": {"models": [{"model": b}], "parameters": {"weight": 0.7}},
+        },
+        "parameters": {"lambda": 1.1},
+    }
+    # without modules, all are merged alike
+    plain = {**config, "models": both}
+    del plain["modules"]
+    for name, one in {"modules": config, "plain": plain}.items():
+        place = tmp_path / name
+        place.mkdir()
+        (place / "mergekit_config.yml").write_text(yaml.safe_dump(one), encoding="utf-8")
+        recipe = place / "recipe.yaml"
+        made = import_recipe(place / "mergekit_config.yml", relative_to=place)
+        recipe.write_text(made.text, encoding="utf-8")
+        plan = tiny.build(recipe, place / "results")
+        merge_all({place / "theirs": one})
+        ours, theirs = (
+            CheckpointFolder(folder) for folder in (plan.layout.folder(plan.released), place / "theirs")
+        )
+        assert ours.spans.keys() == theirs.spans.keys()
+        for tensor in ours.spans:
+            assert torch.equal(ours[tensor], theirs[tensor]), (name, tensor)

@@ -18,7 +18,7 @@ from herdbook.release.finding import Options, Outcome
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
 from herdbook.sources import wheel
-from herdbook.sources.select import TOKENIZER_FILES
+from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
 from herdbook.steps.card.step import render_card
 from herdbook.verify.facts import FACTS, fact_about
 from herdbook.verify.levels import LEVELS
@@ -76,8 +76,8 @@ ABSENT = (
     Field(LOCK, ("token_differences",), ("token_differences",)),
     Field(CONFIG, ("auto_map",), ("auto_map",)),
 )
-# Files of the table of which this release does not have all: other tokenizers and headers of GGUF files; and what is no file.
-NOT_HERE = {*TOKENIZER_FILES, "*.safetensors", "*.gguf", "the release"}
+# Files of the table of which this release does not have all: other tokenizers, processors and headers of GGUF files; and what is no file.
+NOT_HERE = {*TOKENIZER_FILES, *PROCESSOR_FILES, "*.safetensors", "*.gguf", "the release"}
 SAYS_WHAT_WAS_DONE = (f"{RECORDS}/*", LOCK, LINEAGE, "*.safetensors")
 DIFFERENCES = [{"between": ["0" * 64, "1" * 64], "moved": 1, "moved_token": ["w", 1, 2]}]
 

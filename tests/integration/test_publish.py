@@ -287,7 +287,7 @@ def test_all_that_speaks_against_it_is_told_at_once(hub, tmp_path):
     for part in (
         "left.over: is not listed in SHA256SUMS",
         "models.base: ",
-        "publish.licenses {by, because}",
+        "release.waivers {source: base, obligation: ",
         "models.base (folder:base, access after accepting terms) is gated; publishing",
         "publish.gated {by, because}",
         "is private, but publish.private is false",
@@ -303,7 +303,8 @@ def test_waivers_let_it_pass_and_stand_in_the_published_recipe(hub, tmp_path):
         tmp_path,
         sources={"base": "cc-by-nc-4.0"},
         gated={"base": "auto"},
-        publish={"licenses": waived, "gated": dict(waived)},
+        waivers=[{"source": "base", "obligation": "noncommercial", **waived}],
+        publish={"gated": dict(waived)},
     )
     publish(release)
     assert at(hub)["recipe.yaml"].count(b"A. Lawyer") == 2

@@ -134,7 +134,7 @@ def test_what_is_said_of_the_age(shared, capsys, tmp_path):
     assert main(["verify", folder, "--level", "files", "--json", str(tmp_path / "found.json")]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert digest in first
-    assert "an older release would pass, too: only --expect or --not-before can tell" in first
+    assert "an older release would pass, too: only --expect or --not-before can exclude it" in first
     assert json.loads((tmp_path / "found.json").read_text())["digest"] == digest
     assert main(["verify", folder, "--level", "files", "--expect", f"SHA256:{digest.upper()}"]) == 0
     out = capsys.readouterr().out

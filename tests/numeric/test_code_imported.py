@@ -120,7 +120,13 @@ def found(tmp_path_factory):
         "gguf",
         {"odd": {"folder": "../odd"}},
         release={"name": "Small"},
-        quantize={"methods": ["Q8_0"], "evaluate": True},
+        quantize={
+            "methods": ["Q8_0"],
+            "evaluate": True,
+            "imatrix": {"texts": ["c"]},
+            "loss": {"texts": ["c"]},
+        },
+        calibration=text,
         evaluate={**measured, "models": ["odd"]},
     )
     seen = imported.run(folder)
@@ -132,7 +138,7 @@ def found(tmp_path_factory):
 def test_a_step_imports_nothing_that_its_key_lacks(found):
     assert {rule for rule, _, _ in (name.partition(": ")[2].partition(" ") for name in found)} == {
         "fetch", "files", "assemble", "adapter", "laser", "search", "merge", "moe", "routing", "evaluate", "convert",
-        "quantize", "card", "release", "attest", "verify",
+        "imatrix", "quantize", "reference", "loss", "card", "release", "attest", "verify",
     }  # fmt: skip
     lacking = {
         name: sorted(set(made["imported"]) - set(made["key"]))

@@ -204,7 +204,7 @@ def test_other_documents_and_other_values_are_refused():
     wanted = [Wanted("a", "b", "t", "acc")]
     with pytest.raises(SamplesError, match="a and b were not measured on the same documents of t"):
         compare(wanted, {"a": measured(GOOD), "b": measured(GOOD[:-1])})
-    with pytest.raises(SamplesError, match=r"gives 0\.75 as acc of a in t, and the measurement says 0\.9"):
+    with pytest.raises(SamplesError, match=r"gives 0\.75 as acc of a in t, and the measurement states 0\.9"):
         compare(wanted, {"a": measured(GOOD, value=0.9), "b": measured(GOOD)})
 
 

@@ -44,7 +44,7 @@ def plan_of(folder, changes=None, *, shots=None, length=4):
     return plans.load(recipe, folder / "results")
 
 
-def measured(plan):
+def measured(plan, pinned=None):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = plan.recipe_path.parent / "base"
@@ -53,7 +53,7 @@ def measured(plan):
         [one] = asked
         tokenizer = AutoTokenizer.from_pretrained(folder)
         opened = functools.partial(ParallelHFLM, 1, 1, pretrained=model, tokenizer=tokenizer)
-        return measure(opened, one.tasks, one.limit, **one.options)
+        return measure(opened, one.tasks, one.limit, pinned or {}, **one.options)
 
 
 def test_a_changed_prompt_is_seen_whatever_changed_it(tmp_path):
@@ -68,6 +68,15 @@ def test_a_changed_prompt_is_seen_whatever_changed_it(tmp_path):
     ]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+def test_what_was_pinned_is_asked_and_nothing_else(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, shots=1)
+    digest = measured(plan).tasks["words"]["requests"]
+    assert measured(plan, {"words": digest}).tasks["words"]["requests"] == digest
+    monkeypatch.setattr(ParallelHFLM, "read_batch", None)  # nothing is read
+    with pytest.raises(StepError, match=f"words: what models are asked has changed: .* have {digest[:12]}"):
+        measured(plan, {"words": "0" * 64})
 
 
 def test_solved_examples_that_the_context_does_not_hold_are_refused(tmp_path):

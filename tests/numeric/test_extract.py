@@ -486,7 +486,7 @@ BAD = {
     "an equal model": (
         lambda folder, base: tune(base, folder, lambda *_: None),
         2,
-        "t: no matrix of its layers differs from base's, so there is nothing to extract",
+        "t: no matrix of its layers differs from base's, so nothing can be extracted",
     ),
     "NaN": (lambda folder, base: tune(base, folder, with_nan), 6, f"t: {MATRIX}: contains NaN"),
     "a resized vocabulary": (

@@ -93,6 +93,7 @@ def test_the_first_board_gives_every_subject_of_mmlu_the_same_weight():
 @pytest.mark.slow
 def test_bounds_are_those_of_the_choices_and_all_tasks_exist():
     """lm-eval itself says how many choices there are; and each suite's scores are of results that its tasks have."""
+    from herdbook.lock import labels_of
     from herdbook.lock.evaluation import LockedSuite
     from herdbook.lock.file import LockedFile
     from herdbook.lock.suite import check_scores
@@ -103,6 +104,10 @@ def test_bounds_are_those_of_the_choices_and_all_tasks_exist():
     tasks = pin_tasks(names, [], SUITES)
     file = LockedFile(name="s", size_bytes=0)
     check_scores({name: LockedSuite(file=file, suite=suite) for name, suite in suites.items()}, tasks)
+    recipe = recipes.load(SUITES.parent / "buttercup.yaml")
+    known = {name: labels_of(config) for task in tasks.values() for name, config in task.definitions.items()}
+    assert all(mark.metric in known[mark.task] for mark in recipe.marks)
+    assert {claim.better.task for claim in recipe.claims if claim.better} <= known.keys()
     definitions = {name: config for task in tasks.values() for name, config in task.definitions.items()}
     bounds = suites["open-llm-leaderboard-2.yaml"].scores["BBH"]
     assert len(bounds) == 24

@@ -198,7 +198,7 @@ def test_a_lock_asks_in_a_process_of_its_own(tmp_path, tokenizer, monkeypatch, c
     [
         (
             {"missing": "transformers"},
-            "warning: models: whether transformers reads texts as the tokenizers say is not known",
+            "warning: models: whether transformers reads texts as the tokenizers define is not known",
         ),
         (
             apart.FailedError("needs more than 300 seconds"),

@@ -153,6 +153,24 @@ def mmlu(hub):
     return hub.add_repo("cais/mmlu", {**files, "README.md": card(configs)}, repo_type="dataset")
 
 
+def math(hub):
+    """Only problems of level 5 are measured."""
+    rows = [
+        {
+            "problem": f"w{number} w{number + 1} ?",
+            "level": f"Level {3 + number % 3}",
+            "type": "Algebra",
+            "solution": f"w{number} $\\boxed{{{number}}}$",
+        }
+        for number in range(9)
+    ]
+    files = {f"algebra/{split}-00000-of-00001.parquet": parquet(rows) for split in ("train", "test")}
+    configs = {"algebra": {split: f"algebra/{split}-*" for split in ("train", "test")}}
+    return hub.add_repo(
+        "DigitalLearningGmbH/MATH-lighteval", {**files, "README.md": card(configs)}, repo_type="dataset"
+    )
+
+
 def eq_bench(hub):
     """As a script and its conversion to Parquet, as older data sets are."""
     emotions = ("joy", "fear", "anger", "pride")
@@ -186,4 +204,5 @@ def add_all(hub):
         "wis-k/instruction-following-eval": ifeval(hub),
         "cais/mmlu": mmlu(hub),
         "pbevan11/EQ-Bench": eq_bench(hub),
+        "DigitalLearningGmbH/MATH-lighteval": math(hub),
     }

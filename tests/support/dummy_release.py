@@ -19,6 +19,7 @@ def write(
     made_from=None,
     license="apache-2.0",  # noqa: A002 - as in a recipe
     publish=None,
+    waivers=(),
     repo=None,
     files=None,
     weights=b"weights",
@@ -33,6 +34,7 @@ def write(
         made_from: The source that is released; the first otherwise.
         license: Licence of the release.
         publish: The recipe's section.
+        waivers: Those of obligations of licences.
         repo: The recipe's release.repo.
         files: More files, by name.
         weights: What the weights file holds.
@@ -45,6 +47,8 @@ def write(
         "release": {"model": made_from or next(iter(sources)), "name": "Tiny", "license": license},
         **({"publish": publish} if publish else {}),
     }
+    if waivers:
+        data["release"]["waivers"] = list(waivers)
     if repo:
         data["release"]["repo"] = repo
     text = yaml.safe_dump(data, sort_keys=False)

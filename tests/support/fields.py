@@ -16,7 +16,9 @@ from herdbook.layout import (
     CONFIG,
     EVALUATIONS,
     FIGURES,
+    LICENSE_TEXTS,
     LINEAGE,
+    NOTICE,
     OUTSIDE_SUMS,
     RECIPE,
     RECORDS,
@@ -39,6 +41,7 @@ WRITTEN = {
     WEIGHTS_INDEX,
     LINEAGE,
     CARD,
+    NOTICE,
     CLAIMS,
     SIGNATURE,
     SUMS,
@@ -204,7 +207,7 @@ def _leaves(file, value, at, where):
 
 def change(folder, field, value):
     """Lie about a field: give it another value, derive all else from that if it follows, and sign it all."""
-    if field.file in WRITTEN or field.file.startswith(f"{FIGURES}/"):
+    if field.file in WRITTEN or field.file.startswith((f"{FIGURES}/", f"{LICENSE_TEXTS}/")):
         if field.file not in OUTSIDE_SUMS:
             write(folder, field, value)
             lies.write_sums(folder)

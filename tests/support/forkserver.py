@@ -23,6 +23,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from support import costs
+
 ADDRESS = "FORKSERVER_SOCKET"
 PROGRAMS = Path(__file__).parent / "bin"
 PYTHON = str(PROGRAMS / "forked-python")
@@ -53,7 +55,7 @@ def serve(*, at_once=False):
     with running({**os.environ, "PYTHONPATH": path}, *(["at once"] if at_once else [])) as address:
         os.environ[ADDRESS] = address
         try:
-            yield
+            yield address
         finally:
             del os.environ[ADDRESS]
 
@@ -108,6 +110,7 @@ class Server:
     def __init__(self, listening, *, imported):
         self.listening, self.imported = listening, imported
         self.asked = {}  # by the number of the process, the connection that asked for it
+        self.what = {}  # likewise, what it asked for
         for ignored in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ignored, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -144,7 +147,7 @@ class Server:
         if asked is None:
             connection.close()
         elif number := os.fork():
-            self.asked[number] = connection
+            self.asked[number], self.what[number] = connection, asked
             self.waiting.register(connection, selectors.EVENT_READ)
         else:
             signal.set_wakeup_fd(-1)
@@ -158,8 +161,9 @@ class Server:
     def reap(self):
         """Tell the programs how their processes ended."""
         with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
-                number, status = ended
+            while (ended := os.wait4(-1, os.WNOHANG))[0]:
+                number, status, used = ended
+                costs.note(self.what.pop(number), used)
                 connection = self.asked.pop(number)
                 with contextlib.suppress(KeyError):
                     self.waiting.unregister(connection)

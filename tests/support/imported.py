@@ -32,6 +32,7 @@ ENTRIES = {
     "convert": "herdbook.steps.quantize.step",
     "files": "herdbook.steps.assemble.step",
     "search": "herdbook.steps.laser.search",
+    "reference": "herdbook.steps.loss.step",
 }
 
 

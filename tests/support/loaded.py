@@ -20,9 +20,11 @@ from support import forkserver
 
 def loads_whole(folder):
     """Have transformers load a model's folder; an AssertionError says what it did not find, or did not need."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    _, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype="auto")
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    model_class = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
+    _, report = model_class.from_pretrained(folder, output_loading_info=True, dtype="auto")
     left = {kind: sorted(map(str, found)) for kind, found in report.items() if found}
     assert not left, f"{folder}: transformers does not load it whole: {left}"
 

@@ -69,11 +69,11 @@ class Project:
     def environment(self, *, forked=True):
         """Return the variables that a run sees: this interpreter's programs, and this folder's code if it has some.
 
-        Programs are forked from the test run's server, but with code of the folder's own.
+        Programs are forked from the server of a test run, but not with code of the folder's own.
         """
         own = self.root / "src"
         programs = [Path(sys.executable).parent, os.environ["PATH"]]
-        if forked and not own.exists():
+        if forked and forkserver.ADDRESS in os.environ and not own.exists():
             programs.insert(0, forkserver.PROGRAMS)
         return {
             **{name: value for name, value in os.environ.items() if name != "HERDBOOK_RECIPE"},

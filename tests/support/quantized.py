@@ -11,7 +11,7 @@ from herdbook.files import dump_json, sha256_file
 from herdbook.layout import RECORDS
 from herdbook.plan.quantize import traits_of
 from herdbook.quantization.methods import METHODS
-from herdbook.quantization.mixture import choose_types
+from herdbook.quantization.mixture import Choices, choose_types
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
 from herdbook.steps.quantize.model_folder import read_folder
@@ -32,10 +32,15 @@ def size_label(experts):
 
 
 def add_to(plan, size_label):
-    """Make the quantized files of a plan whose other results are made."""
+    """Make the quantized files of a plan whose other results are made, and measure their losses if the recipe asks for them."""
     write_header(plan, size_label)
     for item in plan.quantized:
         quantize(plan, item, 1)
+    if plan.losses:
+        from herdbook.steps.loss.step import loss
+
+        for item in plan.losses:
+            loss(plan, item)
 
 
 def types_of(folder, method, choices=None):
@@ -47,10 +52,11 @@ def types_of(folder, method, choices=None):
     return {tensor.name: tensor.type for tensor in chosen}
 
 
-def quantize_folder(folder, head, output, method, *, choices=None, threads=1):
+def quantize_folder(folder, head, output, method, *, choices=None, matrix=None, entries=None, threads=1):
     """Quantize a model's folder, without a plan; of ``head``, a GGUF, only the metadata are read."""
-    types = types_of(folder, method, choices)
-    return quantize_file(head, folder, output, types, METHODS[method].file_type, threads=threads)
+    types = types_of(folder, method, choices or Choices(matrix=matrix is not None))
+    number = METHODS[method].file_type
+    return quantize_file(head, folder, output, types, number, matrix=matrix, entries=entries, threads=threads)
 
 
 def write_header(plan, size_label):

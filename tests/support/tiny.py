@@ -91,6 +91,44 @@ def write_other_model(folder, kind, seed=0, dtype=torch.float32, **config):
     return folder
 
 
+def write_vision_model(folder, seed=0, dtype=torch.float32, **text):
+    """Write a folder of a model that reads images and text, a Mistral 3 with a Pixtral before it; return its path."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    shared = {"intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "head_dim": 8}
+    settings = AutoConfig.for_model(
+        "mistral3",
+        text_config={
+            "model_type": "mistral",
+            "hidden_size": 32,
+            "num_key_value_heads": 2,
+            "vocab_size": 64,
+            "max_position_embeddings": 128,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            **shared,
+            **text,
+        },
+        vision_config={
+            "model_type": "pixtral",
+            "hidden_size": 16,
+            "image_size": 28,
+            "patch_size": 14,
+            **shared,
+        },
+        image_token_index=63,
+    )
+    model = AutoModelForImageTextToText.from_config(settings, dtype=dtype)
+    drawn = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=drawn) * 0.1)
+    model.save_pretrained(folder)
+    write_tokenizer(folder, 64)
+    (folder / "preprocessor_config.json").write_text('{"image_processor_type": "PixtralImageProcessor"}')
+    return folder
+
+
 def shapes(config):
     """Return the shape of each tensor of a Llama, Mistral or Qwen, by name."""
     hidden, intermediate, kind = config["hidden_size"], config["intermediate_size"], config["model_type"]
@@ -297,7 +335,7 @@ def build(recipe_path, results):
     lock(recipe_path)
     made = plans.load(recipe_path, results)
     for job in result_jobs(made):
-        if job.rule not in {"convert", "quantize", "data", "evaluate"} and not all(
+        if job.rule not in {"convert", "quantize", "loss", "data", "evaluate"} and not all(
             map(Path.exists, job.outputs)
         ):
             run(made, job)

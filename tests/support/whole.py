@@ -9,6 +9,10 @@ import io
 import torch
 import yaml
 
+from herdbook import lock as locks
+from herdbook import plan as plans
+from herdbook.plan.requests import with_requests
+from herdbook.recipe import SECTIONS as SECTIONS_OF_A_CARD
 from herdbook.steps.card.step import render_card
 from support import measured, quantized, tiny
 from support.boards import BOARD
@@ -28,7 +32,7 @@ MODELS = {
         "guard": {"margin": 1.0},
     },
     "spread": {"laser": "tuned", "rank": {"budget": 0.5}, "matrices": PARTS},
-    "folded": {"adapter": {"hub": "herd/adapter"}, "on": "base"},
+    "folded": {"adapter": {"hub": "herd/adapter"}, "on": "base", "license": "apache-2.0"},
     "between": {"merge": {"method": "slerp", "base": "cut", "other": "base", "t": 0.25}},
     "mix": {
         "moe": {
@@ -101,12 +105,17 @@ SECTIONS = {
         "compare": {"mix": ["base"]},
         "release_samples": True,
     },
-    "quantize": {"methods": ["Q8_0"]},
+    "quantize": {"methods": ["Q8_0"], "loss": {"texts": ["held"]}},
     "routing": {"texts": ["text"]},
-    "calibration": {"text": {"data": ["calibration.jsonl"], "split": "train", "windows": 30, "tokens": 8}},
+    "calibration": {
+        "text": {"data": ["calibration.jsonl"], "split": "train", "windows": 30, "tokens": 8},
+        "held": {"data": ["held.jsonl"], "split": "validation", "windows": 30, "tokens": 8},
+    },
     "leaderboards": {"board": BOARD},
     "claims": [{"text": "It is small.", "by": "Somebody", "on": "2026-01-03"}],
-    "publish": {"tag": "v1.0", "licenses": {"by": "Somebody", "because": "of that"}},
+    "publish": {"tag": "v1.0"},
+    "release": {"image": {"file": "herd.png", "alt": "A herd", "license": "cc0-1.0"}},
+    "card": {"sections": [*SECTIONS_OF_A_CARD, "thanks"], "templates": "own"},
 }
 GENERATION = {"temperature": 0.5, "eos_token_id": 2}
 
@@ -117,6 +126,7 @@ def write_sources(root, hub):
         files = tiny.write_model(root / name, seed=seed, shards=2, head_dim=8)
         (files / "generation_config.json").write_text(tiny.json.dumps(GENERATION))
         (files / "chat_template.jinja").write_text("{{ messages }}")
+        (files / "LICENSE").write_text("Terms.\n")
         add(hub, files, name)
     wide = tiny.write_model(root / "wide", seed=2, head_dim=8, vocab=66, dtype=torch.float32)
     tiny.write_tokenizer(wide, 64)
@@ -142,6 +152,10 @@ def build(root, key, models=MODELS, **sections):
     (root / "asked.yaml").write_text(yaml.safe_dump(asked), encoding="utf-8")
     lines = [f'{{"text": "{" ".join(f"w{(7 * n + i) % 40}" for i in range(40))}"}}\n' for n in range(40)]
     (root / "calibration.jsonl").write_text("".join(lines))
+    (root / "held.jsonl").write_text("".join(line.replace("w1", "w2") for line in lines))
+    (root / "own").mkdir(exist_ok=True)
+    (root / "own/thanks.md.j2").write_text("## Thanks\n\nTo {{ facts.released.name|code }}.\n\n")
+    (root / "herd.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8))
     rows = io.StringIO()
     csv.writer(rows).writerows([("name", "bpb"), ("first", "0.7"), ("second", "0.95")])
     (root / "board.csv").write_text(rows.getvalue())
@@ -152,5 +166,7 @@ def build(root, key, models=MODELS, **sections):
         names = [locked.name for locked in plan.lock.tasks.values()]
         also = [name for name in names if name != "held_out"]
         measured.write(plan, item, [0.75 + number / 16], stderr=0.125, also=also)
+    locks.write(with_requests(plan), locks.path_for(plan.recipe_path))
+    plan = plans.load(plan.recipe_path, plan.layout.root)
     render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, key)

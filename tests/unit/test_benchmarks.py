@@ -4,19 +4,21 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
+from herdbook import plan as plans
 from herdbook.errors import RecipeError, StepError
 from herdbook.recipe import load
 from herdbook.steps.card.step import card_texts, render_card
+from support import benchmarks as stand_ins
 from support import measured, tiny
 from support.lies import KEY, sign, write_bills
 from support.verification import failures
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OTHER_COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SOURCE = {"folder": "base"}
 BENCHMARK = {
     "task": "held_out",
     "metric": "exact_match",
-    "dataset": f"openai/gsm8k@{COMMIT}",
+    "dataset": "openai/gsm8k",
     "id": "gsm8k",
     "scale": 100,
 }
@@ -32,20 +34,33 @@ def write(folder, *benchmarks, source=SOURCE, **changes):
     )
 
 
-def build(folder, *benchmarks, metric="exact_match", source=SOURCE):
+def write_task(folder, metric="exact_match"):
+    """Write a task over a data set on the Hub."""
     tiny.write_model(folder / "base", seed=1)
-    tiny.write_task(folder / "task.yaml", metric=None if metric == "bits_per_byte" else {"metric": metric})
+    path = tiny.write_task(
+        folder / "task.yaml", metric=None if metric == "bits_per_byte" else {"metric": metric}
+    )
+    task = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del task["dataset_kwargs"]
+    task |= {"dataset_path": "openai/gsm8k", "dataset_name": "main", "doc_to_target": "{{question}}"}
+    path.write_text(yaml.safe_dump(task), encoding="utf-8")
+
+
+def build(folder, hub, *benchmarks, metric="exact_match", source=SOURCE):
+    stand_ins.gsm8k(hub)
+    write_task(folder, metric)
     plan = tiny.build(write(folder, *benchmarks, source=source), folder / "results")
     [item] = plan.evaluations
     measured.write(plan, item, [1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0], metric=metric, stderr=0.184428)
     return plan
 
 
-def test_the_hub_s_client_reads_what_was_measured(tmp_path):
-    plan = build(tmp_path, BENCHMARK)
+def test_the_hub_s_client_reads_what_was_measured(tmp_path, local_hub_client):
+    plan = build(tmp_path, local_hub_client, BENCHMARK)
+    commit = plan.lock.data_sets["openai/gsm8k"].revision
     texts = card_texts(plan)
     [entry] = parse_eval_result_entries(yaml.safe_load(texts[".eval_results/held_out.yaml"]))
-    assert (entry.dataset_id, entry.task_id, entry.dataset_revision) == ("openai/gsm8k", "gsm8k", COMMIT)
+    assert (entry.dataset_id, entry.task_id, entry.dataset_revision) == ("openai/gsm8k", "gsm8k", commit)
     assert entry.value == 28.5714  # 2 of 7, in percent, of a measurement with six digits
     assert entry.notes.endswith(": exact_match of 7 documents ± 18.4428, bfloat16")
     [item] = plan.evaluations
@@ -61,7 +76,7 @@ def test_a_builder_who_lies_in_a_result_is_caught(tmp_path, local_hub_client):
     tiny.write_model(tmp_path / "base", seed=1)
     files = {path.name: path.read_bytes() for path in (tmp_path / "base").iterdir()}
     local_hub_client.add_repo("herd/base", files, license="apache-2.0")
-    plan = build(tmp_path, {**BENCHMARK, "scale": 1}, source={"hub": "herd/base"})
+    plan = build(tmp_path, local_hub_client, {**BENCHMARK, "scale": 1}, source={"hub": "herd/base"})
     render_card(plan, plan.layout.card_folder)
     folder = tiny.release(plan, KEY)
     name = ".eval_results/held_out.yaml"
@@ -80,9 +95,49 @@ def test_a_builder_who_lies_in_a_result_is_caught(tmp_path, local_hub_client):
         ({"metric": "bits_per_byte"}, "bits_per_byte", "is not a share of right answers"),
     ],
 )
-def test_a_metric_that_is_not_there_or_no_share_is_refused(tmp_path, change, metric, message):
+def test_a_metric_that_is_not_there_or_no_share_is_refused(
+    tmp_path, local_hub_client, change, metric, message
+):
     with pytest.raises((RecipeError, StepError), match=message):
-        card_texts(build(tmp_path, BENCHMARK | change, metric=metric))
+        card_texts(build(tmp_path, local_hub_client, BENCHMARK | change, metric=metric))
+
+
+@pytest.mark.parametrize(
+    ("asked", "change", "message"),
+    [
+        (
+            {"limit": 2},
+            {},
+            "benchmarks.0.task: only 2 documents of held_out are measured .its limit., which is no result of a benchmark",
+        ),
+        (
+            {},
+            {"dataset": "herd/gsm8k"},
+            r"benchmarks.0.dataset: held_out reads openai/gsm8k@\w{40}, not herd/gsm8k",
+        ),
+        (
+            {},
+            {"dataset": f"openai/gsm8k@{OTHER_COMMIT}"},
+            rf"benchmarks.0.dataset: held_out reads openai/gsm8k@\w{{40}}, not the commit {OTHER_COMMIT}",
+        ),
+    ],
+)
+def test_a_part_of_a_benchmark_and_other_data_are_refused(tmp_path, local_hub_client, asked, change, message):
+    stand_ins.gsm8k(local_hub_client)
+    write_task(tmp_path)
+    recipe = write(tmp_path, BENCHMARK | change, tasks=[{"task": "task.yaml", **asked}])
+    tiny.lock(recipe)
+    with pytest.raises(RecipeError, match=message):
+        plans.load(recipe)
+
+
+def test_data_of_its_own_are_no_benchmark(tmp_path):
+    tiny.write_model(tmp_path / "base", seed=1)
+    tiny.write_task(tmp_path / "task.yaml", metric={"metric": "exact_match"})
+    recipe = write(tmp_path, BENCHMARK)
+    tiny.lock(recipe)
+    with pytest.raises(RecipeError, match="held_out reads files of its own, not openai/gsm8k"):
+        plans.load(recipe)
 
 
 @pytest.mark.parametrize(

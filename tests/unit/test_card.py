@@ -18,7 +18,7 @@ from herdbook.errors import LockError, StepError
 from herdbook.escape import code, fenced, link, md, only_escaped, quoted
 from herdbook.files import write_json
 from herdbook.plan.card import card_files
-from herdbook.steps.card import step
+from herdbook.steps.card import rendering, step
 from herdbook.steps.card.context import gather
 from herdbook.steps.card.counts import count_parameters
 from herdbook.steps.card.front_matter import check
@@ -152,6 +152,7 @@ def test_comparisons_have_verdicts(tmp_path):
     )
     assert "corrected by Holm's method for 2 comparisons" in " ".join(texts["README.md"].split())
     assert "fewer documents" not in texts["README.md"]
+    assert "| against `base` | [better on 1 of 1 task](#is-it-good) |" in texts["README.md"]
     sentence = "Compared with `base` on the same documents, this release is **better** on Text."
     assert sentence in texts["README.md"]
     first, second = json.loads(texts["provenance/comparisons.json"])["comparisons"]
@@ -205,7 +206,7 @@ def test_a_value_that_does_not_follow_from_its_samples_is_refused(tmp_path):
     path = plan.layout.evaluation(plan.evaluations[0])
     path.write_text(path.read_text().replace('"value": 0.996', '"value": 0.896'))
     with pytest.raises(
-        StepError, match=r"gives 0\.996000 as bits_per_byte of base in held_out, .* says 0\.896"
+        StepError, match=r"gives 0\.996000 as bits_per_byte of base in held_out, .* states 0\.896"
     ):
         step.card_texts(plan)
 
@@ -260,6 +261,7 @@ def test_text_of_others_stays_text(card):
         "#can-i-trust-it",
         "#comparisons",
         "#is-it-good",
+        "NOTICE",
         "SHA256SUMS",
         "model.safetensors",
         "https://arxiv.org/abs/2312.13558",
@@ -393,7 +395,7 @@ def test_the_card_promises_no_standard_error_that_it_does_not_have(tmp_path, car
 def test_text_without_a_filter_is_refused():
     with pytest.raises(StepError, match="without a filter that escapes it"):
         only_escaped("text")
-    environment = step.environment(card_templates())
+    environment = rendering.environment(card_templates())
     with pytest.raises(StepError, match="without a filter"):
         environment.from_string("{{ name }}").render(name="x")
     with pytest.raises(jinja2.UndefinedError):

@@ -127,7 +127,7 @@ def test_a_split_that_the_card_says_is_empty_is_refused(local_hub_client):
     said = benchmarks.card({"default": {"test": "t.parquet"}}, dataset_info={"splits": splits})
     local_hub_client.add_repo("herd/empty", {"t.parquet": b"", "README.md": said}, repo_type="dataset")
     with pytest.raises(
-        SourceError, match="t0: .*default: its split 'test' is empty; there is nothing to measure"
+        SourceError, match="t0: .*default: its split 'test' is empty, so nothing can be measured"
     ):
         pin({"dataset_path": "herd/empty", "test_split": "test"})
 
@@ -135,7 +135,7 @@ def test_a_split_that_the_card_says_is_empty_is_refused(local_hub_client):
 def test_a_card_of_settings_elsewhere_is_refused(local_hub_client):
     local_hub_client.add_repo("herd/odd", {"t.parquet": b"", ".huggingface.yaml": b""}, repo_type="dataset")
     with pytest.raises(
-        SourceError, match=r"\.huggingface\.yaml says which files are read, which is not supported"
+        SourceError, match=r"\.huggingface\.yaml chooses the files that are read, which is not supported"
     ):
         pin({"dataset_path": "herd/odd"})
 

@@ -166,6 +166,7 @@ def test_the_device_chooses_the_environment(device, kind, monkeypatch):
     steps = dict.fromkeys(chosen, "build") | {
         "evaluate": "evaluate",
         "convert": "quantize",
+        "imatrix": "quantize",
         "quantize": "quantize",
     }
     assert chosen == {name: f"../envs/{step}{kind}.yaml" for name, step in steps.items()}

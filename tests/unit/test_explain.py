@@ -166,7 +166,9 @@ def test_swapped_experts(root, explain):
 def test_another_matrix(root, explain):
     edit(root, lambda recipe: recipe["models"]["cut"].update(matrices=["mlp.down_proj", "mlp.up_proj"]))
     reason = explain("cut")["laser cut.1"][1][0]
-    assert reason.startswith("2 tensors had the action copy, now laser: model.layers.0.mlp.up_proj.weight, …")
+    assert reason.startswith(
+        "2 tensors changed their action from copy to laser: model.layers.0.mlp.up_proj.weight, …"
+    )
 
 
 def test_a_source(root, explain):
@@ -251,7 +253,11 @@ def test_a_measurement(tmp_path, monkeypatch, capsys):
     tiny.lock(recipe)
     batch = plans.load(recipe).recipe.evaluate.batch_size
     code = {**EVALUATE_CODE.describe().json, "lm_eval": "0.1"}
-    record = {"key": "a" * 64, "settings": {"limit": 5, "batch_size": batch}, "code": code}
+    record = {
+        "key": "a" * 64,
+        "settings": {"limit": 5, "batch_size": batch, "dtype": "float32"},
+        "code": code,
+    }
     place = tmp_path / "results/evaluations/base-aaaaaaaaaaaa.json"
     place.parent.mkdir(parents=True)
     place.write_text(json.dumps(record), encoding="utf-8")

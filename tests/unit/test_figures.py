@@ -10,10 +10,12 @@ from herdbook.figures import (
     Box,
     Cut,
     Edge,
+    FilePoint,
     MeasuredRow,
     Panel,
     draw_heatmap,
     draw_lineage,
+    draw_losses,
     draw_measurements,
     draw_spectrum,
 )
@@ -46,6 +48,13 @@ LARGE = {
         LONG[0],
         "of it",
         "no",
+    ),
+    "losses": lambda: draw_losses(
+        [
+            FilePoint(name, 8.5 - place / 2, 10.0 ** (place - 6), 0.0, place != 3)
+            for place, name in enumerate(LONG)
+        ],
+        "Size against loss",
     ),
     "measurements": lambda: draw_measurements(
         [

@@ -245,7 +245,9 @@ def test_weights_that_are_described_as_quantized_are_not_taken_for_others(model_
 
 def test_transformers_is_not_told_what_would_make_it_load_other_code(monkeypatch):
     questions = []
-    monkeypatch.setattr(loading, "_ask", lambda text: questions.append(json.loads(text)) or {"problems": []})
+    monkeypatch.setattr(
+        loading, "_answered", lambda text: questions.append(json.loads(text)) or {"problems": []}
+    )
     foreign = {"attn_implementation": "other/kernel", "auto_map": {"AutoConfig": "other--a.B"}}
     foreign |= {f"_{name}": value for name, value in foreign.items()}
     config = {"model_type": "gemma2", **SIZES, "vision_config": {"model_type": "vit", "hidden_size": 3}}

@@ -28,6 +28,7 @@ LAYERS = (
         "jsonio",
         "key",
         "layout",
+        "licensing",
         "plain",
         "progress",
         "quantization",

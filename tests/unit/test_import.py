@@ -27,6 +27,20 @@ def merge(method, **entry):
     return {"merge": {"method": method, "dtype": "bfloat16", **entry}}
 
 
+def modules(tokenizer, **entries):
+    own = {name: {"dtype": "bfloat16", **entry} for name, entry in entries.items()}
+    return {"merge": {"method": "modules", "modules": own, **({"tokenizer": tokenizer} if tokenizer else {})}}
+
+
+OAK_TO_ELM = {
+    "method": "slerp",
+    "base": "oak",
+    "other": "elm",
+    "dtype": "float32",
+    "out_dtype": "bfloat16",
+}
+
+
 def prompted(model, *prompts, **entry):
     return {"model": model, "prompts": list(prompts), **entry}
 
@@ -214,7 +228,38 @@ MEANINGS = {
     },
     "one-module.yaml": {
         **hub("oak", "elm"),
-        "merged": merge("slerp", base="oak", other="elm", t=0.3, layers="0-31"),
+        "merged": modules(
+            "oak", text_decoder={"method": "slerp", "base": "oak", "other": "elm", "t": 0.3, "layers": "0-31"}
+        ),
+    },
+    "several-modules.yaml": {
+        **hub("oak", "elm"),
+        "merged": modules(
+            "elm",
+            text_decoder={
+                "t": [{"filter": "mlp", "value": 0.9}, {"value": [0, 1]}],
+                "layers": "0-47",
+                **OAK_TO_ELM,
+            },
+            vision_tower={"t": 0.1, **OAK_TO_ELM},
+            multi_modal_projector={"t": 0.4, **OAK_TO_ELM},
+        ),
+    },
+    "kept-modules.yaml": {
+        **hub("oak", "elm"),
+        "merged": modules(
+            None,
+            text_decoder={
+                "method": "linear",
+                "models": [{"model": "oak", "weight": 0.5}],
+                "normalize": False,
+                "layers": "0-27",
+            },
+            **{
+                name: {"method": "linear", "models": [{"model": "elm"}], "normalize": False}
+                for name in ("vision_tower", "multi_modal_projector")
+            },
+        ),
     },
     "card-alike.md": {
         **hub("oak"),
@@ -427,7 +472,6 @@ SAID = {
     "adapter-alone.yaml": ["passthrough of one whole model"],
     "twice.yaml": ["tokenizer: the first model's"],
     "evolved.yaml": ["each slice is a merge of its own"],
-    "one-module.yaml": ["modules: text_decoder alone is merged"],
     "revision-beside.yaml": ["slices.0.sources.0.revision: left out"],
     "base-with-parameters.yaml": [
         "parameters.int_space: left out",
@@ -472,10 +516,16 @@ def refused(text, name="x.yaml", mapping=None):
 def without_semantics(models):
     """Return models without ``semantics`` of merges, which the recipe language has for some methods."""
     return {
-        name: {"merge": {key: value for key, value in one["merge"].items() if key != "semantics"}}
-        if "merge" in one
-        else one
-        for name, one in models.items()
+        name: {"merge": _without(one["merge"])} if "merge" in one else one for name, one in models.items()
+    }
+
+
+def _without(entry):
+    """Return a merge, or merges of modules, without ``semantics``."""
+    return {
+        key: {name: _without(one) for name, one in value.items()} if key == "modules" else value
+        for key, value in entry.items()
+        if key != "semantics"
     }
 
 
@@ -576,8 +626,21 @@ LINEAR = "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}, 
         ),
         (f"name: one\n{LINEAR}---\nname: one\n{LINEAR.replace('a/c', 'a/d')}", ["line 5: name: another step is called 'one', too"]),
         (
-            "merge_method: linear\nmodules:\n  text_decoder: {models: [{model: a/b}]}\n  vision: {models: [{model: a/b}]}\n",
-            ["line 2: modules: text_decoder, vision: a model of several modules also reads images or sound, or has an encoder"],
+            ("merge_method: linear\nmodules:\n  text_decoder: {models: [{model: a/b}], paramters: {weight: 1}}\n"
+            "  vision_tower: {slices: [&s {sources: [{model: a/b, layer_range: [0, 2]}]}, *s]}\ntokenizer: {}\nchat_template: auto\n"),
+            [
+                "line 1: modules.vision_tower.slices: 2 slices are given, and modules are merged whole",
+                "line 3: modules.text_decoder.paramters: unknown key; did you mean 'parameters'?",
+                "line 5: tokenizer: rows of models of several modules are not lined up; name `base`, or a model",
+                "line 6: chat_template: models of several modules keep that of their tokenizer's model",
+            ],
+        ),
+        (
+            "merge_method: linear\nmodules: {text_decoder: {}, vision_tower: 3}\n",
+            [
+                "line 2: modules.text_decoder: expected exactly one of `models` and `slices`",
+                "line 2: modules.vision_tower: 3 is not a mapping",
+            ],
         ),
         (LINEAR + "slices: [{sources: []}]\n", ["line 1: expected exactly one of `models`, `slices` and `modules`, found models and slices"]),
         ("merge_method: slerp\nmodels: [{model: a/b}, {model: a/c}]\n", ["line 1: `base_model` is missing; slerp needs one"]),
@@ -615,6 +678,8 @@ LINEAR = "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}, 
         ),
         (LINEAR.replace("a/c", "../c"), ["line 2: models.1.model: '../c' is neither a folder", "--map '../c=owner/name'"]),
         (LINEAR.replace("a/c", '"a/c\\u202e\\x1b"'), ["line 2: models.1.model: "]),
+        (LINEAR.replace("linear", "LINEAR"), ["line 1: merge_method: unknown method 'LINEAR'; did you mean 'linear'?"]),
+        (LINEAR + "name: 'a\x1bb'\n", ["line 3, column 9: not YAML: the control character '\\x1b'"]),
         (BOMB + LINEAR, ["expands to more than"]),
         ("merge_method: linear\nmodels: &a [*a]\n", ["expands to more than"]),
         ("x" * 600_000, ["refused: it has 600,000 characters"]),
@@ -667,6 +732,32 @@ def test_references(given, model):
         "x.yaml", f"merge_method: linear\nmodels: [{{model: {given}, parameters: {{weight: 1}}}}]\n"
     )
     assert next(iter(made.content["models"].values())) == model
+
+
+def test_the_old_form_of_a_tokenizer_s_model():
+    made = imported("x.yaml", LINEAR + "tokenizer_source: model:a/c@v1\n").content["models"]
+    assert made["merged"]["merge"]["tokenizer"] == {"source": "c-2"}
+    assert made["c-2"] == {"hub": "a/c@v1"}
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        f"Made with `merge_method: ties`: see below.\n\n{LINEAR}\nThanks: to all.\n",
+        f'```python\n# merge_method: none\nname = "x"\nyaml_config = """\n{LINEAR}"""\n```\n',
+    ],
+    ids=["a text without any mark", "a notebook's cell"],
+)
+def test_a_configuration_in_a_text(card):
+    made = imported("README.md", card)
+    assert made.content["models"]["merged"]["merge"]["method"] == "linear"
+    line = 1 + card[: card.index("{model: a/c")].count("\n")
+    assert refused(card.replace("a/c", "./c"))[0].startswith(f"line {line}: models.1.model: './c'")
+
+
+def test_keys_that_are_only_a_little_alike_are_left_out():
+    made = imported("x.yaml", f"model_type: MistralForCausalLM\n{LINEAR}")
+    assert "model_type: left out, since mergekit ignores it too" in made.assumed
 
 
 def test_a_step_that_is_not_used_is_named():
@@ -762,13 +853,13 @@ KEYS = {
     "name": "names a step, which others use",
     "models": "whole models",
     "slices": "`layers` of a merge, a stack, or a stack of merges",
-    "modules": "one; several are refused, since they belong to models that also read images or sound, or have an encoder",
+    "modules": "merges of modules of a model that also reads images; `default` alone is a model of text",
     "base_model": "also of a single slice; if listed among the models, it takes no part",
     "parameters": "numbers, lists over the layers, filters; of models, slices, modules and the whole, in mergekit's order of precedence",
     "dtype": "what is computed with",
     "out_dtype": "what is written",
     "tokenizer": "with `tokens` and `pad_to_multiple_of`",
-    "tokenizer_source": "the old form of `tokenizer.source`",
+    "tokenizer_source": "the old form of `tokenizer.source`; also `model:NAME`",
     "chat_template": "in `tokenizer` of the recipe",
     "sources": "the models of a slice",
     "model": "`path@revision+adapter`, or the same as a mapping",

@@ -61,7 +61,7 @@ def test_a_setting_that_only_one_configuration_contains_is_told(tmp_path):
     path = tiny.write_recipe(tmp_path / "r.yaml", models)
     tiny.lock(path)
     (warning,) = load(path).warnings
-    assert "models.mean.merge: 'a' has a logits_scaling of 8.0, and 'b' does not say" in warning
+    assert "models.mean.merge: 'a' has a logits_scaling of 8.0, and 'b' does not state it" in warning
 
 
 MISTRAL = {"model_type": "mistral"}

@@ -15,6 +15,7 @@ from herdbook.needs.layerwise import reading
 from herdbook.needs.memory import MATRIX_PIECE_BYTES, matrix_bytes
 from herdbook.needs.time import SLOW
 from herdbook.plan import Evaluation
+from herdbook.plan.asked import Group
 from herdbook.plan.operation import Reduce
 from herdbook.recipe import rank_rule
 from herdbook.steps.laser import decompose
@@ -216,7 +217,7 @@ def measured(plan):
         for layer in range(32)
     )
     node = dataclasses.replace(node, parts=(dataclasses.replace(part, tensors=tensors),))
-    return Evaluation("one", node, None, "0" * 64, {})
+    return Evaluation("one", node, None, "0" * 64, {}, Group("", "float32", False, ()))
 
 
 # -- the disk ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import jsonschema
 import pytest
 from google.protobuf import json_format
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
@@ -159,6 +158,8 @@ def test_the_claim_of_the_lineage_counts_each_byte_of_the_weights_once(built):
         own = [line for line in lines if line.get("equals", {}).get("uri") == entry["uri"]]
         assert entry["bytes"] == sum(line["end"] - line["begin"] for line in own) > 0
     schema = json.loads((Path(__file__).parents[2] / "docs/spec/lineage.schema.json").read_text())
+    import jsonschema
+
     jsonschema.validate(predicate, {**schema["$defs"]["predicate"], "$defs": schema["$defs"]})
 
 

@@ -161,12 +161,12 @@ def test_a_dry_run_leaves_the_lock(herd):
 
 
 def test_another_license_in_the_card(herd):
-    herd.hub.commit("herd/base", {"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n"})
+    herd.hub.commit("herd/base", {"README.md": b"---\nlicense: mit\n---\n"})
     _, _, told, _ = herd.refresh()
     base = herd.source(told, "base")
-    assert base["facts"] == ["license: apache-2.0 -> cc-by-nc-4.0"]
+    assert base["facts"] == ["license: apache-2.0 -> mit"]
     assert (base["before"] == base["after"], base["files"]) == (False, [])
-    assert locks.load(herd.lock).sources["base"].license == "cc-by-nc-4.0"
+    assert locks.load(herd.lock).sources["base"].license == "mit"
 
 
 def test_gating_without_a_commit(herd):
@@ -301,14 +301,14 @@ def test_tensors_of_another_form_and_a_recipe_that_they_break(herd):
 def test_a_tokenizer_that_can_no_longer_be_converted_is_told_and_not_locked(herd, monkeypatch):
     def refuse(plan):
         assert plan.recipe.release.model == "mix"
-        raise RecipeError("quantize: its way to split text is none of those that llama.cpp knows")
+        raise RecipeError("quantize: its way to split text is not one that llama.cpp supports")
 
     monkeypatch.setattr("herdbook.steps.quantize.vocabulary.check_vocabulary", refuse)
     herd.double("base", "model.norm.weight")
     before = herd.lock.read_bytes()
     status, _, told, _ = herd.refresh()
     assert (status, herd.lock.read_bytes()) == (RecipeError.exit_status, before)
-    assert told["problems"] == ["quantize: its way to split text is none of those that llama.cpp knows"]
+    assert told["problems"] == ["quantize: its way to split text is not one that llama.cpp supports"]
 
 
 def test_an_adapter_on_the_hub(herd):

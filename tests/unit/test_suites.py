@@ -95,3 +95,75 @@ def test_a_lock_names_the_files_of_suites_and_tasks(tmp_path):
     lock = json.loads(recipe.with_suffix(".lock.json").read_text(encoding="utf-8"))
     assert lock["suites"]["suites/both.yaml"]["file"]["name"] == "suites/both.yaml"
     assert sorted(lock["tasks"]) == ["tasks/first.yaml", "tasks/second.yaml"]
+
+
+def in_groups(folder):
+    """Write a recipe with two suites, a task of none, and one in another type; return the plan."""
+    write(folder, {"suite": "suites/both.yaml"})
+    for name in ("third", "fourth", "fifth"):
+        text = yaml.safe_dump(CHOICE | {"task": name})
+        (folder / f"tasks/{name}.yaml").write_text(text, encoding="utf-8")
+    other = {"suite": "other", "title": "Other", "tasks": [{"task": "../tasks/third.yaml"}]}
+    (folder / "suites/other.yaml").write_text(yaml.safe_dump(other), encoding="utf-8")
+    tiny.write_model(folder / "tuned", seed=2)
+    tasks = [
+        "tasks/fourth.yaml",
+        {"suite": "suites/both.yaml"},
+        {"suite": "suites/other.yaml", "dtype": "bfloat16"},
+        {"task": "tasks/fifth.yaml", "dtype": "bfloat16", "limit": 3},
+    ]
+    section = {"tasks": tasks, "models": ["tuned", "base"], "compare": {"tuned": ["base"]}}
+    mark = {"task": "third", "metric": "acc", "no_worse_than": "base"}
+    models = {name: {"folder": name} for name in ("base", "tuned")}
+    recipe = tiny.write_recipe(folder / "r.yaml", models, evaluate=section, marks=[mark])
+    return tiny.build(recipe, folder / "results")
+
+
+def test_each_suite_is_a_job_of_its_own_and_a_change_of_one_measures_no_other_again(tmp_path):
+    plan = in_groups(tmp_path)
+    before = {item.label: item for item in plan.evaluations}
+    groups = ("", ".both", ".other.bfloat16", ".bfloat16")
+    assert list(before) == [f"{model}{group}" for model in ("tuned", "base") for group in groups]
+    assert [item.group.names for item in plan.evaluations[:4]] == [
+        ("fourth",),
+        ("first", "second"),
+        ("third",),
+        ("fifth",),
+    ]
+    assert before["base.other.bfloat16"].settings == {
+        "limit": None,
+        "batch_size": 1,
+        "dtype": "bfloat16",
+        "suite": "other",
+    }
+    assert before["base.bfloat16"].settings["tasks"] == {"fifth": {"limit": 3}}
+    suite = tmp_path / "suites/both.yaml"
+    suite.write_text(suite.read_text(encoding="utf-8").replace("limit: 5", "limit: 4"), encoding="utf-8")
+    tiny.lock(plan.recipe_path)
+    after = {item.label: item for item in plans.load(plan.recipe_path).evaluations}
+    changed = {label for label in before if before[label].key != after[label].key}
+    assert changed == {"tuned.both", "base.both"}
+
+
+def test_results_comparisons_and_marks_are_those_of_all_groups(tmp_path):
+    plan = in_groups(tmp_path)
+    for item in plan.evaluations:
+        task, *also = item.group.names
+        better = item.name == "tuned" and task == "fourth"
+        measured.write(plan, item, [1.0] * 8 if better else [0.0] * 8, metric="acc", task=task, also=also)
+    texts = card_texts(plan)
+    comparisons = json.loads(texts["provenance/comparisons.json"])["comparisons"]
+    assert {item["task"]: item["difference"] for item in comparisons} == {
+        "fourth": 1.0,
+        "first": 0.0,
+        "second": 0.0,
+        "third": 0.0,
+        "fifth": 0.0,
+    }
+    text = texts["README.md"]
+    start = text.index("Measured by this build with lm-eval;")
+    table = text[start : text.index("![The measurements", start)]
+    assert table.count("| `base` |") == 1
+    assert "| `third` | `acc` | no worse than base | 0.0000 |" in text
+    assert "the task `third`, 8 documents, in bfloat16" in text
+    assert "the task `fourth`, 8 documents, in float32" in text

@@ -14,7 +14,9 @@ from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 from snakemake_interface_logger_plugins.tests import MockOutputSettings, TestLogHandlerBase
 
 import snakemake_logger_plugin_herdbook as plugin
-from herdbook.humanize import duration
+from herdbook.files import write_json
+from herdbook.humanize import clipped, duration
+from herdbook.layout import Layout
 from herdbook.plan.jobs import Job
 from herdbook.settings import PRICE_PER_HOUR, RECIPE
 from herdbook.view import handler as handlers
@@ -291,11 +293,54 @@ def test_picture_fits_the_terminal(build):
     for number in range(10, 30):
         begin(build, number, "moe", 110.0, Path(f"results/mix.{number}"))
     console = Console(file=io.StringIO(), width=60, force_terminal=False)
-    console.print(picture(build, 114.0, 5))
+    console.print(picture(build, 114.0, 5, 60))
     drawn = console.file.getvalue().splitlines()
     assert len(drawn) <= 10
     assert any(line.startswith("laser  2") for line in drawn)
     assert drawn[-1] == "and 16 more"
+
+
+def test_names_are_shortened_in_their_middle_and_numbers_never(build):
+    from rich.console import Console
+
+    names = [f"{'a-long-name-of-a-model-' * 3}{end}.expert2-1.safetensors" for end in ("one", "two")]
+    for number, name in enumerate(names, start=40):
+        begin(build, number, "quantize", 110.0, Path(f"results/{name}"))
+        run = build.running[number]
+        run.label, run.memory_bytes, run.expected_bytes, run.written_bytes = (
+            name,
+            91_500_000,
+            2 * 10**9,
+            10**9,
+        )
+    console = Console(file=io.StringIO(), width=80, force_terminal=False)
+    console.print(picture(build, 110.0 + 3661, 9, 80))
+    drawn = [row for row in console.file.getvalue().splitlines() if row.startswith("quantize")]
+    assert len(drawn) == 2
+    for row in drawn:
+        assert len(row) <= 80
+        assert "91.50 MB" in row
+        assert "1.00 GB of 2.00 GB" in row
+        assert "1 h 01 min" in row
+        assert "a-lo" in row
+        assert row.count("…") == 1
+    assert clipped("abcdefghij", 5) == "ab…ij"
+    assert clipped("abcde", 5) == "abcde"
+
+
+def test_a_finished_build_ends_with_folder_verdict_and_what_to_do_next(tmp_path):
+    folder = tmp_path / "results/Tiny"
+    for outcome, words_ in (
+        ("passed", "herdbook publish --recipe x.yaml --dry-run"),
+        ("failed", "herdbook verify"),
+    ):
+        write_json(folder / "verification.json", {"outcome": outcome, "level": "claims"})
+        told = "\n".join(words.ending(Layout(tmp_path / "results", "Tiny"), "x.yaml"))
+        assert f"release: {folder / 'release'}" in told
+        assert f"verified: {outcome} at the level claims ({folder / 'report.html'})" in told
+        assert words_ in told
+    (folder / "verification.json").write_text("{")
+    assert words.ending(Layout(tmp_path / "results", "Tiny"), "x.yaml") == []
 
 
 # -- the handler -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,12 @@ from support import tiny
 from support.project import Project
 
 REPO = "keeper/tiny"
+WAIVER = {
+    "source": "base",
+    "obligation": "unknown",
+    "by": "A. Lawyer",
+    "because": "the weights are made up",
+}
 MODELS = {
     "base": {"folder": "base"},
     "cut": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["self_attn.o_proj"], "layers": "0-0"},
@@ -66,8 +72,8 @@ def test_publish_is_shown_by_a_dry_run_done_once_and_never_in_all(tmp_path, monk
         tiny.write_recipe(
             project.recipe,
             MODELS,
-            release={"repo": REPO},
-            publish={"tag": "v1", "licenses": {"by": "A. Lawyer", "because": "the weights are made up"}},
+            release={"repo": REPO, "waivers": [WAIVER]},
+            publish={"tag": "v1"},
         )
         tiny.lock(project.recipe)
 

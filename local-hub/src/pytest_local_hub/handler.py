@@ -218,7 +218,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
 
     def send_content(self, blob: Blob, headers: Mapping[str, str]) -> None:
-        """Send a file's content, or the range that the request asks for."""
+        """Send a file's content, or the requested range."""
         size = blob.size_bytes
         headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
         match = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))

@@ -123,7 +123,7 @@ class Commit:
 class Repo:
     """A repository.
 
-    ``card`` is what its description says of the card. On the Hub it follows the card; here a test can let it say something else.
+    ``card`` is the card in its description. On the Hub it follows the card; here a test can make it differ.
     ``gated`` restricts a repository's files, but not its description, to accounts with access; ``private`` hides it.
     """
 
@@ -295,7 +295,7 @@ class Store:
 
 
 def _card(text: Content, entries: Mapping[str, Any]) -> dict[str, Content]:
-    """Return a card with front matter, by its name; nothing if there are no entries. JSON is YAML, too."""
+    """Return a card with front matter, by its name; nothing without entries. JSON is YAML, too."""
     if not entries or not isinstance(text, bytes):
         return {}
     return {"README.md": b"---\n" + json.dumps(dict(entries)).encode() + b"\n---\n" + text}

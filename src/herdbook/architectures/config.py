@@ -1,4 +1,4 @@
-"""The types of what a model's ``config.json`` and ``generation_config.json`` say: checked once, where it is read, so that nothing else has to.
+"""The types of a model's ``config.json`` and ``generation_config.json``: checked once, where they are read, so that no other code has to.
 
 Only keys that Herdbook reads have a type here. Which of them a model must have, and what their values mean, others check.
 """
@@ -105,7 +105,7 @@ class Generation(BaseModel):
 
 
 def wrong_generation(content: Mapping[str, Any]) -> str | None:
-    """Return which value of a generation config has another type than it must have, and why; None if there is none."""
+    """Return which value of a generation config has another type than it must have, and why; None if all are valid."""
     try:
         Generation.model_validate(dict(content))
     except ValidationError as error:
@@ -114,7 +114,7 @@ def wrong_generation(content: Mapping[str, Any]) -> str | None:
 
 
 def wrong_type(config: Mapping[str, Any]) -> str | None:
-    """Return which value of a configuration has another type than it must have, and why; None if there is none."""
+    """Return which value of a configuration has another type than it must have, and why; None if all are valid."""
     try:
         known = Config.model_validate(dict(config))
     except ValidationError as error:

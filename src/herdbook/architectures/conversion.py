@@ -2,7 +2,7 @@
 
 Of the rotary embeddings, the converter (class ``TextModel`` of version 0.1.1) writes what the table below lists, and leaves
 out everything else with at most a warning in its log. llama.cpp's graph of a Llama has the activation SiLU, whatever a
-configuration says. So whatever is not known to be written is refused. A sliding window is left out, too, but matters only to
+configuration states. So whatever is not known to be written is refused. A sliding window is left out, too, but matters only to
 texts that are longer.
 """
 

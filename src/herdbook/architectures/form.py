@@ -26,7 +26,7 @@ EMBEDDINGS = f"{PREFIX}embed_tokens.weight"
 
 @dataclass(frozen=True)
 class _Kind:
-    """What tells one model type of the Llama family from another.
+    """What distinguishes the model types of the Llama family.
 
     Args:
         architecture: The class in ``architectures`` of ``config.json``.

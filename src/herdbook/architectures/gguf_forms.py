@@ -1,4 +1,4 @@
-"""The architectures that are converted to GGUF, as data: the names of their tensors there, and what llama.cpp computes with.
+"""The architectures that are converted to GGUF, as data: the names of their tensors in it, and what llama.cpp computes with.
 
 A form is what llama.cpp's converter writes for a class of transformers, and llama.cpp's loader and graph read. A tensor that
 is not in it could not be read; a setting that is not `fixed` to what the graph computes would be ignored.
@@ -45,7 +45,7 @@ class Experts:
     Args:
         block: Its name in the safetensors, inside the layer.
         matrices: By the matrix's name in the GGUF, its name inside an expert.
-        shared: The name of the shared expert inside the block, if there is one.
+        shared: The name of the shared expert inside the block, if it has one.
         shared_gate: Whether the shared expert has a gate of its own.
     """
 
@@ -60,7 +60,7 @@ class Form:
     """An architecture in GGUF.
 
     Args:
-        architecture: Its name there.
+        architecture: Its name in GGUF files.
         attention: The tensors of the attention.
         mlp: The tensors of a dense MLP.
         norms: The norms of a layer.
@@ -69,13 +69,13 @@ class Form:
             value with which llama.cpp computes the same.
         scaling: The ways to scale rotary embeddings that the converter writes and the graph computes with.
         activation: The only activation.
-        tied: Whether output and embeddings are tied if ``config.json`` says nothing.
+        tied: Whether output and embeddings are tied if ``config.json`` does not state it.
         readers: The ways in which the converter reads a tokenizer, of which it takes the first that fits.
         activation_key: The key of ``config.json`` for the activation.
         norm_shift: What transformers adds to the weights of norms, and the converter adds for good.
         local_layers: Of as many layers, all but the last have a sliding window; 0 if none has.
         unwritten: Hyperparameters of ``conversion.HYPERPARAMETERS`` that are not in the header.
-        space_prefix: Whether SentencePiece puts a space before a text; the header says so if not.
+        space_prefix: Whether SentencePiece puts a space before a text; the header states it if not.
     """
 
     architecture: str

@@ -36,6 +36,11 @@ class Depths:
             # beyond the stated ones may be layers that transformers does not load, such as those for predicting more tokens
             self._lengths = {prefix: min(length, stated) for prefix, length in self._lengths.items()}
 
+    def length(self, tensor: str) -> int:
+        """Return how many layers the list has that a tensor belongs to; 0 if it is outside the layers."""
+        match = NUMBER.search(tensor)
+        return self._lengths[tensor[: match.start()]] if match else 0
+
     def of(self, tensor: str) -> float:
         """Return a tensor's depth, from 0 to 1."""
         match = NUMBER.search(tensor)
@@ -46,6 +51,6 @@ class Depths:
 
 
 def layers_of(config: Mapping[str, Any]) -> int | None:
-    """Return the number of layers that a configuration states, under any of its names; None if there is none."""
+    """Return the number of layers that a configuration states, under any of its names; None without one."""
     numbers = (config.get(key) for key in LAYER_COUNTS)
     return next((number for number in numbers if type(number) is int), None)

@@ -89,7 +89,7 @@ def is_targeted(config: dict[str, Any], module: str) -> bool:
 
 
 def token_indices(config: dict[str, Any], module: str) -> list[int] | None:
-    """Return the tokens whose rows an adapter replaces in a module, in the order of its rows; None if there are none.
+    """Return the tokens whose rows an adapter replaces in a module, in the order of its rows; None without any.
 
     Source: PEFT's ``LoraConfig``, ``trainable_token_indices``: a list is that of the embeddings.
     """

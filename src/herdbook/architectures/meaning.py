@@ -8,6 +8,7 @@ from herdbook.architectures.defaults import default_of, value_of
 from herdbook.architectures.dense import rope_of
 from herdbook.architectures.layers import FULL, SLIDING
 from herdbook.architectures.mixtures import window_of
+from herdbook.architectures.modules import sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,7 +47,7 @@ PER_LAYER = (
     *("indexer_types", "num_attention_heads_per_layer", "activation_sparsity_pattern"),
 )
 # Settings of other types that do not decide what their matrices mean: names and versions, ids of tokens, training, generation,
-# lengths. Counts and widths are seen in the shapes; what remains is compared, since nobody knows what it does.
+# lengths. Counts and widths are seen in the shapes; what remains is compared, since its effect is unknown.
 _NAMES = (
     *("_auto_class", "_commit_hash", "_diffusers_version", "_flash_attn_2_enabled", "_from_model_config"),
     *("_name_or_path", "_sliding_window_pattern"),
@@ -127,6 +128,26 @@ def differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
     Returns:
         A phrase for each difference, such as ``a norm epsilon of 1e-05, not 1e-06``.
     """
+    return [
+        f"{difference}{_inside(key)}"
+        for key, one, two in _pairs(config, other)
+        for difference in _differences(one, two)
+    ]
+
+
+def _pairs(
+    config: Mapping[str, Any], other: Mapping[str, Any]
+) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the configurations of the modules of two models side by side; of those of text alone, the whole ones."""
+    mine, theirs = sections(config), sections(other)
+    return [(key, mine.get(key, {}), theirs.get(key, {})) for key in {**mine, **theirs}]
+
+
+def _inside(key: str) -> str:
+    return f" (in {key})" if key else ""
+
+
+def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     mine, theirs = _settings(config), _settings(other)
     kinds = {*_rotary(config), *_rotary(other)}
     kinds -= {""} if len(kinds) > 1 else set()
@@ -150,8 +171,13 @@ def unsaid(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
     Different versions of transformers write different settings. For one that is missing, its default counts.
     """
-    mine, theirs = _settings(config), _settings(other)
-    return [f"{name} of {mine[name]}" for name in mine if name not in theirs and mine[name]]
+    found = []
+    for key, one, two in _pairs(config, other):
+        mine, theirs = _settings(one), _settings(two)
+        found += [
+            f"{name} of {mine[name]}{_inside(key)}" for name in mine if name not in theirs and mine[name]
+        ]
+    return found
 
 
 def lengths(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -166,10 +192,14 @@ def lengths(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     Returns:
         A phrase for each difference, such as ``sliding window (4096 tokens, none)``.
     """
-    mine, theirs = _lengths(config), _lengths(other)
-    stated = [name for name in {**mine, **theirs} if name == WINDOW or (name in mine and name in theirs)]
-    pairs = {name: (mine.get(name, "not stated"), theirs.get(name, "not stated")) for name in stated}
-    return [f"{name} ({one}, {another})" for name, (one, another) in pairs.items() if one != another]
+    found = []
+    for key, one, two in _pairs(config, other):
+        mine, theirs = _lengths(one), _lengths(two)
+        stated = [name for name in {**mine, **theirs} if name == WINDOW or (name in mine and name in theirs)]
+        for name in stated:
+            first, second = (side.get(name, "not stated") for side in (mine, theirs))
+            found += [f"{name} ({first}, {second}){_inside(key)}"] if first != second else []
+    return found
 
 
 def _lengths(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,7 +230,9 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "a norm_topk_prob": value_of(config, "norm_topk_prob"),
         "a scoring_func": value_of(config, "scoring_func"),
     }
-    if not is_known:  # its defaults are not known either
+    if (
+        not is_known or "num_hidden_layers" not in config
+    ):  # its defaults are not known either, or it is only a part
         settings = {name: value for name, value in settings.items() if value is not None}
         settings |= {
             f"a {key}": value or 0

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from herdbook import hub, humanize, visible
 from herdbook.audit import gguf, routers, side_files
 from herdbook.audit.configuration import MIXTURE, find
+from herdbook.audit.dense import DenseComparison
 from herdbook.audit.expected_tensors import expected, misfits, router_names
 from herdbook.audit.level import ABOUT, LEVEL, UNPROVEN
 from herdbook.audit.model import open_model, open_reference
+from herdbook.audit.planned import imported_recipe, planned, reason, references_of
 from herdbook.audit.weights import WeightsComparison
-from herdbook.errors import GoneError, HerdbookError
+from herdbook.errors import GoneError, HerdbookError, UnverifiedError
 from herdbook.release.finding import Check, Outcome
 from herdbook.release.subject import FolderSubject, open_subject
 from herdbook.verify.levels import LevelResult, guarded
@@ -110,32 +112,45 @@ class Audit:
         if configuration.method == MIXTURE:
             summary = f"a mixture of {len(configuration.experts)} experts on {configuration.base}, gate_mode {configuration.gate}"
         yield CONFIGURATION.passed(configuration.where, summary)
-        copies = configuration.method == MIXTURE or bool(configuration.runs)
+        if configuration.method != MIXTURE and (configuration.is_several or not configuration.runs):
+            yield from self._dense(configuration, merge)
+            return
         for reference in configuration.models:
-            yield from self._source(reference, merge.subject, copies=copies)
-        if copies:
-            try:
-                yield from self._copies(configuration, merge)
-            except (HerdbookError, OSError) as error:
-                yield LAYOUT.error(merge.subject.name, error)
-                yield UNPROVEN.unverified(
-                    "weights", "The weights are not proven: they could not be compared."
-                )
-        else:
-            detail = (
-                f"All {len(merge.pieces)} tensors are results of `merge_method: {configuration.method}`, not copies, so their bytes cannot "
-                "be compared with a source's. Proving them means recomputing them with the same version of mergekit, since "
-                "results differ between versions."
-            )
-            yield UNPROVEN.unverified("weights", detail)
+            yield from self._source(reference, merge.subject)
+        try:
+            yield from self._copies(configuration, merge)
+        except (HerdbookError, OSError) as error:
+            yield LAYOUT.error(merge.subject.name, error)
+            yield UNPROVEN.unverified("weights", "The weights are not proven: they could not be compared.")
 
-    def _source(self, reference: str, subject: Subject, *, copies: bool) -> Iterator[Finding]:
+    def _dense(self, configuration: Configuration, merge: Model) -> Iterator[Finding]:
+        """Recompute a dense merge from its sources."""
+        try:
+            recipe, references = imported_recipe(references_of(configuration.text, configuration.where))
+        except (HerdbookError, OSError) as error:
+            yield _not_planned(error)
+            return
+        for reference in dict.fromkeys(references.values()):
+            yield from self._source(reference, merge.subject)
+        if missing := [reference for reference in references.values() if reference not in self.sources]:
+            yield _not_planned(UnverifiedError(f"{missing[0]} cannot be read"))
+            return
+        try:
+            models = {name: self.sources[reference] for name, reference in references.items()}
+            yield from DenseComparison(merge, planned(recipe, models, references)).check(self.options)
+        except (HerdbookError, OSError) as error:
+            yield _not_planned(error)
+            return
+        first = configuration.base or configuration.models[0]
+        if first in self.sources:
+            yield from side_files.check(configuration, merge, self.sources[first])
+
+    def _source(self, reference: str, subject: Subject) -> Iterator[Finding]:
         """Open a source, and yield a finding that identifies it or explains why it cannot be read."""
         config_folder = self.config.parent if self.config else None
         try:
             source = self._open(open_reference(reference, subject, config_folder))
-            if copies:
-                self.sources[reference] = open_model(source)
+            self.sources[reference] = open_model(source)
         except (HerdbookError, OSError) as error:
             # a missing model may have been renamed or withdrawn, which proves nothing against the author of the merge
             gone = isinstance(error, GoneError)
@@ -183,6 +198,13 @@ class Audit:
             yield LAYOUT.passed(
                 merge.subject.name, "has all tensors that the configuration implies, and no others"
             )
+
+
+def _not_planned(error: Exception) -> Finding:
+    detail = (
+        f"The weights are not proven: the merge cannot be recomputed from its configuration: {reason(error)}"
+    )
+    return UNPROVEN.unverified("weights", detail)
 
 
 def _other_weights(merge: Model) -> Iterator[Finding]:

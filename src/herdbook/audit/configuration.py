@@ -6,7 +6,7 @@ It is untrusted. It can name models, but no paths: nothing on this machine is re
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from herdbook.errors import RecipeError, UnverifiedError
@@ -80,6 +80,8 @@ class Configuration:
         per_token: The number of experts per token.
         architecture: The requested family, or None.
         tokens_changed: Whether embeddings were made for another vocabulary.
+        text: The text that it was found in.
+        is_several: Whether it builds on other configurations in the same text.
     """
 
     where: str
@@ -94,6 +96,8 @@ class Configuration:
     per_token: int = 2
     architecture: str | None = None
     tokens_changed: bool = False
+    text: str = ""
+    is_several: bool = False
 
 
 def find(subject: Subject, config: Path | None) -> Configuration:
@@ -150,7 +154,8 @@ def parse(content: bytes, where: str) -> Configuration:
         raise UnverifiedError(f"{where}: is not a mergekit configuration: {_short(notes.problems[0])}")
     last = ends[0].configuration
     try:
-        return _mixture(last, where) if isinstance(last, MixtureConfiguration) else _dense(last, where)
+        read = _mixture(last, where) if isinstance(last, MixtureConfiguration) else _dense(last, where)
+        return replace(read, text=content.decode(), is_several=len(steps) > 1)
     except ValueError as error:
         raise UnverifiedError(f"{where}: is not a mergekit configuration: {_short(str(error))}") from error
 
@@ -188,7 +193,7 @@ def _dense(read: DenseConfiguration, where: str) -> Configuration:
         *(one.parameters for one in sources),
     )
     only_copies = method == PASSTHROUGH and not any(one is not None and one.content for one in parameters)
-    only_copies = only_copies and all(len(piece.sources) == 1 for piece in read.pieces)
+    only_copies = only_copies and not read.modules and all(len(piece.sources) == 1 for piece in read.pieces)
     return Configuration(
         where,
         method,

@@ -83,7 +83,9 @@ def check(subject: Subject, merge: Model, options: Options) -> Iterator[Finding]
     """Compare all GGUF files of a repository or folder with a model; the sample's size applies to each file."""
     names = sorted(name for name in subject.files if name.endswith(SUFFIX))
     for name in names[MAX_FILES:]:
-        yield GGUF.unverified(name, f"was not read: there are more than {MAX_FILES} GGUF files", file=name)
+        yield GGUF.unverified(
+            name, f"was not read: the repository has more than {MAX_FILES} GGUF files", file=name
+        )
     parts: dict[str, TensorLayout] | None = None
     tensors_of: dict[str, set[str]] = {}
     tokenizer = cache(partial(tokenizer_entries, merge.config, merge.subject.files, merge.subject.read))
@@ -124,7 +126,9 @@ class _File:
     ) -> None:
         self.subject, self.name, self.file, self.merge, self.parts = subject, name, file, merge, parts
         self.rows = WeightRows(parts, merge.pieces, merge.read)
-        self.tokenizer = tokenizer  # None for a part of a split file, whose header is none of the model
+        self.tokenizer = (
+            tokenizer  # None for a part of a split file, whose header does not belong to the model
+        )
 
     def check(self, options: Options) -> Iterator[Finding]:
         if self.tokenizer:

@@ -167,7 +167,7 @@ def open_reference(reference: str, subject: Subject, config_folder: Path | None)
     A folder is read only inside a folder that the user named: the merge's own folder, or that of ``--config``.
 
     Args:
-        reference: ``path[@revision]``, with ``+adapter`` after it if there is one.
+        reference: ``path[@revision]``, followed by ``+adapter`` if one is used.
         subject: The merge.
         config_folder: The folder of the configuration that the user named, if any.
 

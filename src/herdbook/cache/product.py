@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.key import digest
-from herdbook.plan import Evaluation, Node, Part, Quantized, Search
+from herdbook.plan import Evaluation, Imatrix, Node, Part, Quantized, Search
 from herdbook.plan.jobs import FILES, result_jobs
 
 if TYPE_CHECKING:
@@ -21,9 +21,12 @@ PART = ("shard", "record")
 ROLES = {
     **dict.fromkeys(("fetch", "laser", "adapter", "merge", "moe"), PART),
     "search": ("result",),
+    "imatrix": ("file", "record"),
     "quantize": ("file", "record"),
     "evaluate": ("result", "samples"),
     "routing": ("result",),
+    "reference": ("states", "record"),
+    "loss": ("result",),
 }
 
 
@@ -90,10 +93,14 @@ def products(plan: Plan) -> list[Product]:
 def _names(job: Job) -> tuple[str, ...]:
     """Return the names that a job's files mention but its key does not cover."""
     match job.subject:
-        case Quantized() as item:
+        case Imatrix() | Quantized() as item:
             return (item.file,)
         case Evaluation() as item:
-            return (item.name, *([item.quantized.file] if item.quantized else []))
+            return (
+                item.name,
+                *([item.group.suite] if item.group.suite else []),
+                *([item.quantized.file] if item.quantized else []),
+            )
     return ()
 
 

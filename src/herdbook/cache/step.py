@@ -72,7 +72,7 @@ def save(plan: Plan, job: Job) -> None:
 
 
 def add(plan: Plan, cache: Cache) -> tuple[int, int]:
-    """Save all existing results of a plan in a cache; return how many were new, and how many there are in total.
+    """Save all existing results of a plan in a cache; return how many were new, and their total number.
 
     Raises:
         CacheError: If the cache does not accept one.

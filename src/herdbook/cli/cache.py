@@ -207,7 +207,7 @@ def prune(
 
 def _line(entry: CacheEntry) -> str:
     used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
-    by = ", ".join(sorted(entry.uses)) or "nobody"
+    by = ", ".join(sorted(entry.uses)) or "no release"
     gated = "  (gated)" if entry.gated else ""
     return f"{entry.kind:<9} {humanize.size(entry.size_bytes):>10}  {used:<16}  {by:<24}  {entry.id}{gated}"
 

@@ -25,7 +25,7 @@ ALL = "all"
 
 
 def recipes(_context: Context, _parameter: Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the recipes in the usual folders and in the folder that is being typed; any file if there are none."""
+    """Return the recipes in the usual folders and in the folder that is being typed; any file without any recipe."""
     typed = Path(incomplete)
     folders = {Path(name) for name in FOLDERS} | {typed if incomplete.endswith("/") else typed.parent}
     paths = sorted(

@@ -17,10 +17,19 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=repository.Command,
-    epilog=options.examples("herdbook lock", "herdbook lock config/buttercup.yaml"),
+    epilog=options.examples(
+        "herdbook lock",
+        "herdbook lock config/buttercup.yaml",
+        "herdbook lock --requests config/buttercup.yaml",
+    ),
+)
+@click.option(
+    "--requests",
+    is_flag=True,
+    help="After a build: add digests of what models were asked, from its results; nothing else changes.",
 )
 @options.recipe_or_argument
-def command(recipe: Path) -> None:
+def command(recipe: Path, requests: bool) -> None:
     """Pin everything that a recipe names.
 
     Commits, digests, tensors and facts of every source are written to a lock
@@ -32,6 +41,13 @@ def command(recipe: Path) -> None:
     from herdbook.errors import RecipeError
     from herdbook.lock.pin import pin
 
+    path = locks.path_for(recipe)
+    if requests:
+        from herdbook.plan.requests import with_requests
+
+        locks.write(with_requests(plans.load(recipe)), path)
+        say(path)
+        return
     content = recipes.load(recipe)
     lock = pin(content, recipe, lambda line: say(line, file=sys.stderr))
     try:
@@ -40,6 +56,5 @@ def command(recipe: Path) -> None:
         raise RecipeError(error.problems, str(recipe)) from error
     for warning in warnings:
         say(f"warning: {warning}", file=sys.stderr)
-    path = locks.path_for(recipe)
     locks.write(lock, path)
     say(path)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Plan
 
-NAME_WIDTH = 44  # of the first column; longer names move their row
+NAME_WIDTH = 37  # of the first column, so that a terminal of 80 columns wraps no number; longer names have a line of their own
 
 
 @click.command(
@@ -58,13 +58,11 @@ def command(recipe: Path, results: Path, gpu_memory: int | None, *, elsewhere: b
 
 def _models(plan: Plan) -> Iterator[str]:
     """Yield a line for each model: how it is made and of what, its parameters and its size."""
-    yield plural(len(plan.nodes), "model")
+    yield f"{plural(len(plan.nodes), 'model'):{NAME_WIDTH + 2}}{'parameters':>19}{'size':>11}"
     for node in plan.nodes.values():
         made_from = f" <- {', '.join(node.parents)}" if node.parents else ""
-        yield (
-            f"  {node.name:{NAME_WIDTH}}{integer(node.parameters):>15} parameters{size(node.size_bytes):>11}"
-            f"  {node.operation}{made_from}"
-        )
+        yield from _row(f"  {node.name}", f"{integer(node.parameters):>19}{size(node.size_bytes):>11}", "")
+        yield f"    {node.operation}{made_from}"
 
 
 def _jobs(plan: Plan) -> Iterator[str]:
@@ -79,16 +77,30 @@ def _jobs(plan: Plan) -> Iterator[str]:
         of_rule = list(group)
         yield f"  {rule}: {plural(len(of_rule), 'job')}"
         for job in of_rule:
-            yield (
-                f"    {job.id or job.rule:{NAME_WIDTH - 2}}{size(needs.disk_bytes(plan, job.subject)):>11}"
-                f"{size(needs.memory_bytes(plan, job.subject)):>11}{duration(needs.seconds(plan, job.subject)):>15}"
+            yield from _row(
+                f"    {job.id or job.rule}",
+                f"{size(needs.disk_bytes(plan, job.subject)):>11}{size(needs.memory_bytes(plan, job.subject)):>11}",
+                f"{duration(needs.seconds(plan, job.subject)):>15}",
             )
 
 
-def _totals(plan: Plan) -> Iterator[str]:
-    """Yield what the build as a whole downloads and writes."""
-    from herdbook import needs
+def _row(name: str, *numbers: str) -> Iterator[str]:
+    """Yield a row of a table; a name that is too long for its column has a line of its own."""
+    if len(name) > NAME_WIDTH + 1:
+        yield name
+        name = ""
+    yield f"{name:{NAME_WIDTH + 2}}{''.join(numbers)}"
 
+
+def _totals(plan: Plan) -> Iterator[str]:
+    """Yield what the build as a whole takes: time, memory, downloads, disk."""
+    from herdbook import needs
+    from herdbook.plan.jobs import jobs
+
+    planned = jobs(plan)
+    together = duration(sum(needs.seconds(plan, job.subject) for job in planned))
+    peak = size(max(needs.memory_bytes(plan, job.subject) for job in planned))
+    yield f"time: at most {together} with one thread; peak memory of a job: {peak}"
     yield (
         f"to fetch: {size(needs.fetch_bytes(plan))}; to write: {size(needs.write_bytes(plan))}, "
         f"{size(needs.missing_bytes(plan))} of it missing"

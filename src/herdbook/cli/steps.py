@@ -48,7 +48,14 @@ STEPS = {
     "data": Step("Fetch the data sets of evaluations, and count their documents.", key=False),
     "evaluate": Step("Measure a model or a quantized file.", options=GPU),
     "convert": Step("Make the header of the GGUF files: settings and vocabulary.", key=False),
+    "imatrix": Step("Make the released model's importance matrix.", key=False, options=(options.threads,)),
     "quantize": Step("Make a quantized file from the released weights.", options=(options.threads,)),
+    "reference": Step(
+        "Keep what the released model predicts, for the losses of its files.",
+        key=False,
+        options=(options.threads,),
+    ),
+    "loss": Step("Measure the loss of a quantized file, token by token.", options=(options.threads,)),
     "card": Step("Render the model card and its figures.", key=False),
     "release": Step("Assemble the release, with provenance and checksums.", key=False),
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.comparison.verdict import ALPHA, Comparison, from_json
 from herdbook.layout import COMPARISONS, EVALUATIONS
+from herdbook.plan.evaluate import measured_as
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,7 @@ class Outcome:
 
     @property
     def asked(self) -> str:
-        """What the mark asks for, for people."""
+        """The requirement of the mark, for people."""
         if self.mark.no_worse_than is not None:
             return f"no worse than {self.mark.no_worse_than}"
         if self.mark.at_least is not None:
@@ -47,8 +48,8 @@ class Outcome:
     @property
     def json(self) -> dict[str, Any]:
         """The outcome in a claim."""
-        asked = self.mark.model_dump(mode="json", exclude_none=True)
-        return {**asked, "value": self.value, "met": self.met, "why": self.why}
+        required = self.mark.model_dump(mode="json", exclude_none=True)
+        return {**required, "value": self.value, "met": self.met, "why": self.why}
 
 
 def outcomes(plan: Plan, read_json: Callable[[str], Any]) -> tuple[Outcome, ...]:
@@ -64,10 +65,20 @@ def outcomes(plan: Plan, read_json: Callable[[str], Any]) -> tuple[Outcome, ...]
     """
     if not plan.recipe.marks:
         return ()
-    own = next(i for i in plan.evaluations if i.name == plan.released.name and i.quantized is None)
+    own = measured_as(plan.evaluations, plan.released.name)
     compares = any(mark.no_worse_than for mark in plan.recipe.marks)
     comparisons = from_json(read_json(COMPARISONS)) if compares else ()
-    return judge_marks(plan, read_json(f"{EVALUATIONS}/{own.id}.json")["tasks"], comparisons)
+    tasks = {
+        task: result
+        for item in own
+        for task, result in results_of(read_json(f"{EVALUATIONS}/{item.id}.json")).items()
+    }
+    return judge_marks(plan, tasks, comparisons)
+
+
+def results_of(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results that a measurement states, of tasks and of groups as a whole, by name."""
+    return {**measured["tasks"], **measured.get("groups", {})}
 
 
 def judge_marks(
@@ -75,7 +86,7 @@ def judge_marks(
 ) -> tuple[Outcome, ...]:
     """Return the outcomes of a plan's marks.
 
-    A model is no worse than another unless the paired test says so, by its own probability: were that corrected for the
+    A model is no worse than another unless by the paired test, with its own probability: were that corrected for the
     number of comparisons, each further comparison would make marks easier to reach.
 
     Args:

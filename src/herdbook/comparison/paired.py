@@ -1,4 +1,4 @@
-"""Paired tests on the same documents: is there a difference, and how large is it?
+"""Paired tests on the same documents: whether they differ, and by how much.
 
 All sums are of integers, and all random bits come from Python's Mersenne Twister, so that every machine gets the same result.
 """
@@ -59,7 +59,7 @@ def paired(differences: Sequence[Decimal], sizes: Sequence[int]) -> Paired:
         sizes: The weight of each document in the mean: 1, or its length in bytes.
 
     Raises:
-        ValueError: If there is no document, or the lists differ in length.
+        ValueError: If there are no documents, or the lists differ in length.
 
     Source: Fisher 1935, The Design of Experiments, section 21; Efron and Tibshirani 1993, sections 13.3 and 15.
     """

@@ -164,7 +164,7 @@ def check_value(parts: list[tuple[Decimal, int]], aggregation: str, value: Decim
         raise SamplesError(f"has no document with a weight for {what}")
     found = total / weight * Decimal(unit(aggregation))
     if abs(found - value) > TOLERANCE * max(abs(found), abs(value)):
-        raise SamplesError(f"gives {found:.6g} as {what}, and the measurement says {value}")
+        raise SamplesError(f"gives {found:.6g} as {what}, and the measurement states {value}")
 
 
 def _plain(value: Any) -> Any:

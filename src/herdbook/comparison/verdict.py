@@ -1,4 +1,4 @@
-"""What a comparison says: a paired difference, how probable it is among equal models, and a verdict in words."""
+"""The result of a comparison: a paired difference, how probable it is among equal models, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Comparison:
         task: The task.
         metric: The metric.
         documents: Number of documents.
-        verdict: What the corrected test says of the model: better, worse, no measurable difference; or that there is no test.
+        verdict: The corrected test's result for the model: better, worse, no measurable difference; or that no test exists.
         difference: The model's result minus the other's; None without a test, as all that follows.
         low: Lower end of the difference's 95 % interval.
         high: Upper end of it.

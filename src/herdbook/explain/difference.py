@@ -48,7 +48,7 @@ def tensors(before: Mapping[str, Mapping[str, Any]], planned: tuple[Tensor, ...]
         if (actions := (str(before[name].get("action")), now[name].action)) and actions[0] != actions[1]:
             by_actions.setdefault(actions, []).append(name)
     for (old, new), names in by_actions.items():
-        yield f"{plural(len(names), 'tensor')} had the action {old}, now {new}: {_first(names)}"
+        yield f"{plural(len(names), 'tensor')} changed their action from {old} to {new}: {_first(names)}"
 
 
 def parents(plan: Plan, before: Mapping[str, Mapping[str, Any]], part: Part) -> Iterator[str]:
@@ -65,7 +65,7 @@ def parents(plan: Plan, before: Mapping[str, Mapping[str, Any]], part: Part) -> 
 
 
 def _holder(plan: Plan, part: Part, key: str) -> str:
-    """Return the model that a shard belongs to: one of the plan, or of an earlier one whose results are still there."""
+    """Return the model that a shard belongs to: one of the plan, or of an earlier one whose results still exist."""
     if key in plan.parts:
         return plan.parts[key].model
     return holder(plan.layout.record(part).parent, key) or "a shard"

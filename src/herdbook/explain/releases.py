@@ -22,6 +22,7 @@ from herdbook.verify.claims import recorded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from herdbook.comparison.samples import Sample
     from herdbook.comparison.verdict import Comparison
     from herdbook.release.reader import Release
 
@@ -167,8 +168,10 @@ def _measured(first: Release, second: Release) -> tuple[tuple[Comparison, ...], 
 
 
 def _measurement(release: Release) -> Measured | str:
-    """Return the measurement of the released model; or a sentence that says why there is none to compare."""
+    """Return the measurement of the released model; or a sentence with the reason why none can be compared."""
     weights = {release.sums[name] for name in release.weights()}
+    tasks: dict[str, Any] = {}
+    samples: dict[str, list[Sample]] = {}
     for name in sorted(release.sums):
         if not name.startswith(f"{EVALUATIONS}/") or not name.endswith(".json"):
             continue
@@ -181,8 +184,9 @@ def _measurement(release: Release) -> Measured | str:
             content = _samples(release, name.removesuffix(".json") + SAMPLES_SUFFIX)
             if content is None:
                 return "its samples are not in the release (`release_samples`), and not in a build around it"
-            return Measured(data["tasks"], unpack(content, data["samples"]["sha256"]))
-    return "its model was not measured"
+            tasks |= data["tasks"]
+            samples |= unpack(content, data["samples"]["sha256"])
+    return Measured(tasks, samples) if tasks else "its model was not measured"
 
 
 def _samples(release: Release, name: str) -> bytes | None:

@@ -11,7 +11,7 @@ from herdbook.explain.past import noted_key, older
 from herdbook.files import sha256_file
 from herdbook.graph import reachable
 from herdbook.layout import LOCK, RECIPE
-from herdbook.plan import Evaluation, Part, RoutingReport, Search
+from herdbook.plan import Evaluation, FileLoss, Part, Reference, RoutingReport, Search
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.jobs import ASSEMBLE, Job, jobs
 from herdbook.plan.release import contents
@@ -150,10 +150,12 @@ class Verdict:
             case Search() as search:
                 yield from changed_parameters(record.get("parameters", {}), search.parameters)
                 yield from difference.code(record.get("code", {}), search.code.json)
-            case RoutingReport() as report:
-                yield from difference.code(record.get("code", {}), report.code.json)
+            case RoutingReport() | Reference() | FileLoss() as reading:
+                yield from difference.code(record.get("code", {}), reading.code.json)
             case Evaluation() as measured:
-                now = {name: measured.settings.get(name) for name in ("limit", "batch_size", "tasks")}
+                now = {
+                    name: measured.settings.get(name) for name in ("limit", "batch_size", "dtype", "tasks")
+                }
                 before = {name: record.get("settings", {}).get(name) for name in now}
                 yield from changed_parameters(before, now)
                 yield from difference.code(record.get("code", {}), EVALUATE_CODE.describe().json)

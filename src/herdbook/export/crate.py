@@ -273,7 +273,7 @@ class _Crate:
         shards = [self._address(name) for name in self._plan.released.shard_names]
         outputs = [self._formal("output", self._plan.recipe.release.name, "File", shards)]
         outputs += [
-            self._formal("output", item.file, "File", [self._address(item.file)])
+            self._formal("output", item.file, "File", [self._address(name) for name in item.parts])
             for item in self._plan.quantized
         ]
         language = self._graph.add(

@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES, input_file
+from herdbook.layout import EVALUATIONS, IMATRIX, LOSSES, RECORDS, ROUTING, SEARCHES, input_file
 from herdbook.plan.folder import files_origin
 from herdbook.plan.material import carried_inputs, inputs, materials
 from herdbook.plan.operation import FoldAdapter
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.provenance.slsa import download_location
+from herdbook.sources.purl import HubCommit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from herdbook.lock import LockedFile
-    from herdbook.plan import Evaluation, Node, Part, Plan
+    from herdbook.plan import Evaluation, FileLoss, Node, Part, Plan, Reference
     from herdbook.plan.material import Material
 
 
@@ -134,19 +135,36 @@ class _Runs:
             yield from (self._part(node, part) for part in node.parts if part.model == node.name)
         if self._plan.report:
             yield self._report()
+        if matrix := self._plan.imatrix:
+            texts = (item for text in matrix.texts for item in self._texts(text))
+            yield StepRun(
+                f"imatrix-{matrix.id}",
+                matrix.file,
+                "imatrix",
+                "Made the importance matrix of the released model",
+                f"{RECORDS}/{matrix.id}{IMATRIX}.json",
+                _unique((*self._folder(self._plan.released), *texts)),
+                (Item(matrix.file, released=matrix.file),),
+                dict(matrix.parameters),
+                matrix.code.json,
+            )
         for item in self._plan.quantized:
             name = f"{RECORDS}/{item.id}.gguf.json"
+            used = (Item(item.imatrix.file, released=item.imatrix.file),) if item.imatrix else ()
             yield StepRun(
                 item.id,
                 item.file,
                 "quantize",
                 f"Made a GGUF of the released model, quantized by {item.method}, from its weights in one pass",
                 name,
-                self._folder(self._plan.released),
-                (Item(item.file, released=item.file),),
+                _unique((*self._folder(self._plan.released), *used)),
+                tuple(Item(name, released=name) for name in item.parts),
                 {"method": item.method, "metadata": self._plan.gguf_metadata},
                 CONVERT_CODE.describe().json | QUANTIZE_CODE.describe().json,
             )
+        if self._plan.reference:
+            yield self._reference(self._plan.reference)
+            yield from (self._loss(item) for item in self._plan.losses)
         yield from (self._evaluation(item) for item in self._plan.evaluations if not item.made_as)
 
     def _part(self, node: Node, part: Part) -> StepRun:
@@ -221,24 +239,69 @@ class _Runs:
             code=report.code.json,
         )
 
+    def _reference(self, item: Reference) -> StepRun:
+        name = f"{LOSSES}/{item.id}.json"
+        texts = (file for text in item.texts for file in self._texts(text))
+        return StepRun(
+            f"reference-{item.id}",
+            "reference of losses",
+            "reference",
+            f"Kept what {item.node.name} predicts for texts",
+            name,
+            _unique((*self._folder(item.node), *texts)),
+            (_result(name),),
+            code=item.code.json,
+        )
+
+    def _loss(self, item: FileLoss) -> StepRun:
+        name = f"{LOSSES}/{item.id}.json"
+        texts = (file for text in item.reference.texts for file in self._texts(text))
+        if item.quantized:
+            file = Item(item.quantized.file, released=item.quantized.file)
+        else:
+            assert item.locked is not None  # noqa: S101 - so it was planned
+            pinned = item.locked.file
+            file = Item(
+                pinned.name,
+                uri=f"{HubCommit(item.repo, item.locked.revision)}#{quote(pinned.name)}",
+                sha256=pinned.sha256,
+                size_bytes=pinned.size_bytes,
+            )
+        return StepRun(
+            f"loss-{item.id}",
+            f"loss of {item.label}",
+            "loss",
+            f"Measured the loss of {item.label} against {item.reference.node.name}",
+            name,
+            _unique((file, _result(f"{LOSSES}/{item.reference.id}.json"), *texts)),
+            (_result(name),),
+            code=item.code.json,
+        )
+
     def _evaluation(self, item: Evaluation) -> StepRun:
         name = f"{EVALUATIONS}/{item.id}.json"
         results = self._read(name)
         measured = (
-            (Item(item.quantized.file, released=item.quantized.file),)
+            tuple(Item(name, released=name) for name in item.quantized.parts)
             if item.quantized
             else self._folder(item.node)
         )
+        read = {locked.name for locked, _ in item.group.tasks}
+        read |= {
+            f"{data_set.repo}@{data_set.revision}"
+            for locked, _ in item.group.tasks
+            for data_set in map(self._plan.lock.data_sets.__getitem__, locked.repos)
+        }
         texts = (
             self._inputs[entry.file.name]
             for entry in inputs(self._plan)
-            if entry.role in {"task", "task data", "data set"}
+            if entry.role in {"task", "task data", "data set"} and entry.name in read
         )
         return StepRun(
             f"evaluate-{item.id}",
-            f"measurement of {item.name}",
+            f"measurement of {item.label}",
             "evaluate",
-            f"Measured {item.name}",
+            f"Measured {item.label}",
             name,
             _unique((*measured, *texts)),
             (_result(name),),

@@ -85,7 +85,7 @@ class _Comparison:
             raise SourceError(f"{folder}: {ADAPTER_CONFIG} is missing or damaged: {error}") from error
 
     def form(self) -> list[str]:
-        """Return what is wrong with the files: settings, digests, and which tensors there are."""
+        """Return what is wrong with the files: settings, digests, and the names of the tensors."""
         record = self.record
         if not record.matrices:
             return [f"{RECORD}: lists no matrix"]

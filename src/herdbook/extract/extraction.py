@@ -1,6 +1,6 @@
 """The extraction: matrix by matrix into files of their own, which a killed run leaves for the next one; then the adapter.
 
-In memory are as many matrices as there are threads. The record is written last: a folder without it is not finished.
+In memory are as many matrices as threads. The record is written last: a folder without it is not finished.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class Extraction:
         matrices = {name: entry for name, entry in self._matrices(threads, device) if entry}
         if not matrices:
             raise RecipeError(
-                f"{self.pair.tuned.place}: no matrix of its layers differs from {self.pair.base.place}'s, so there is nothing to "
-                "extract"
+                f"{self.pair.tuned.place}: no matrix of its layers differs from {self.pair.base.place}'s, so nothing can be "
+                "extracted"
             )
         about = {
             "request": self.request.model_dump(mode="json"),

@@ -62,8 +62,8 @@ def factorize(difference: torch.Tensor, rule: RankRule, what: str, device: str =
     norms = np.linalg.norm(images, axis=0)
     kept = norms > norms.max() * max(rows, columns) * UNIT_ROUNDOFF
     roots = np.sqrt(norms[kept])
-    here, there = directions[:, kept] * roots, images[:, kept] / roots
-    b, a = (there, here.T) if tall else (here, there.T)
+    left, right = directions[:, kept] * roots, images[:, kept] / roots
+    b, a = (right, left.T) if tall else (left, right.T)
     with np.errstate(over="ignore"):
         rounded = Factors(
             np.ascontiguousarray(a, dtype=np.float32),

@@ -36,9 +36,9 @@ class Model:
         place: The folder or repository, as the user named it.
         locked: Its pin.
         repo: ``owner/name``; empty for a folder.
-        spans: For each tensor, the name of its file, and its byte range there.
+        spans: For each tensor, the name of its file, and its byte range in it.
         paths: The files that are on this machine.
-        stamps: What tells whether these were changed since they were hashed.
+        stamps: What shows whether these were changed since they were hashed.
     """
 
     place: str
@@ -133,7 +133,7 @@ def open_model(place: str) -> Model:
     }
     stamps = {
         file: _stamp(path) for file, path in paths.items()
-    }  # nobody changes files in the cache in place
+    }  # files in the cache are never changed in place
     return Model(place, locked, repo, _by_name(headers), paths, stamps)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from herdbook.architectures.form import EMBEDDINGS, HEAD
 from herdbook.architectures.meaning import differences, is_tied
+from herdbook.architectures.modules import reads_images
 from herdbook.errors import RecipeError, StepError
 from herdbook.extract.linear import linear_of
 from herdbook.humanize import did_you_mean, plural
@@ -54,7 +55,7 @@ class Pair:
         choice: The choice.
 
     Raises:
-        RecipeError: If there can be no adapter, from their headers and configurations alone.
+        RecipeError: If no adapter is possible, from their headers and configurations alone.
     """
 
     def __init__(self, base: Model, tuned: Model, choice: Choice) -> None:
@@ -116,10 +117,15 @@ class Pair:
         problems = []
         for model in (self.base, self.tuned):
             config = model.locked.config
+            if reads_images(config):
+                problems.append(
+                    f"{model.place}: also reads images, and adapters are extracted for models of text alone"
+                )
+                continue
             form = {name: model.shape(name) for name in model.spans}
             try:
                 problems += [f"{model.place}: {problem}" for problem in loading_problems(config, form)]
-            except StepError as error:  # transformers does not know the type, or is not installed
+            except StepError as error:  # transformers does not have the type, or is not installed
                 problems.append(f"{model.place}: {error}")
             problems += [
                 f"{model.place}: tensor {name} has dtype {model.dtype(name)}; expected one of {', '.join(DTYPES)}"

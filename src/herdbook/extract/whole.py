@@ -1,4 +1,4 @@
-"""The tensors for which there are no LoRA matrices: saved whole, left out, or equal; anything else is refused."""
+"""The tensors without LoRA matrices: saved whole, left out, or equal; anything else is refused."""
 
 from __future__ import annotations
 

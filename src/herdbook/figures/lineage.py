@@ -93,7 +93,7 @@ def draw_lineage(boxes: Sequence[Box], edges: Sequence[Edge], title: str) -> str
     """Return the drawing as SVG.
 
     Each box has a row. A line goes down from a box to the last of its children, and turns to each of them on the way. The
-    text says the same as the lines: of whom a model was made, and in which part.
+    text repeats the lines: from which models a model was made, and in which part.
 
     Args:
         boxes: Parents before children.
@@ -131,7 +131,7 @@ def _lanes(boxes: Sequence[Box], edges: Sequence[Edge]) -> dict[str, int]:
 
 
 def _lines(box: Box, parents: Sequence[Edge], boxes: Sequence[Box], left: float) -> list[str]:
-    """Return the text below a name: how it was made, and of whom."""
+    """Return the text below a name: how it was made, and from which models."""
     titles = {other.id: other.title for other in boxes}
     room = WIDTH - MARGIN - left
     if box.kind == "file" or not parents:

@@ -106,7 +106,7 @@ def _log(value: float) -> float:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers between two powers of ten: decades, and their double and fivefold if there is room."""
+    """Return round numbers between two powers of ten: decades, and their double and fivefold if space allows."""
     steps = (1,) if high - low > 3 else (1, 2, 5)
     numbers = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
     return [value for value in numbers if low <= math.log10(value) <= high]

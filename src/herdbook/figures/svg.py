@@ -2,7 +2,7 @@
 
 Figures are 480 pixels wide at most, so that on a phone their text is still legible. Colors are of two kinds: those of paper and ink
 are classes, which follow the reader's light or dark scheme; those of data are the palette of Okabe and Ito, which people with any
-color vision can tell apart on both.
+color vision can distinguish on both.
 """
 
 from __future__ import annotations

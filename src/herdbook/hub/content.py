@@ -150,7 +150,7 @@ def download(
         repo: ``owner/name``.
         commit: The commit, 40 hexadecimal digits.
         file: The file and its pinned digest.
-        digest: Computes the SHA-256 of a large file, for who wants to know more about it without reading it twice.
+        digest: Computes the SHA-256 of a large file, for callers that need more about it without reading it twice.
         kind: Whether the repository is that of a model or of a data set.
 
     Returns:

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 WAITS_S = (1.0, 4.0, 16.0)  # between attempts; the client's own (five per request) come on top
-MAX_WAIT_S = 300.0  # a longer wait that the Hub requests is an error, so that the user knows
+MAX_WAIT_S = 300.0  # a longer wait that the Hub requests is an error, so that the user is informed
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 # What the client raises. RuntimeError comes from its Xet transfer, ValueError from invalid responses.
 FAILURES = (httpx.HTTPError, OSError, EntryNotFoundError, EndlessAnswerError, RuntimeError, ValueError)
-_TOKEN = re.compile(r"hf_\w{6,}")  # shorter than in `visible`, since here a server speaks
+_TOKEN = re.compile(r"hf_\w{6,}")  # shorter than in `visible`, since this text comes from a server
 
 
 def persist(call: Callable[[], Result], what: str, repo: str) -> Result:

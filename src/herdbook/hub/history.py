@@ -38,7 +38,7 @@ def read_refs(repo: str) -> Refs:
         SourceError: If it cannot be read.
     """
 
-    def ask() -> Refs:
+    def request() -> Refs:
         content, _ = read_page(f"{client().endpoint}/api/models/{repo}/refs?include_prs=1")
         groups = jsonio.load(content, limits.ANSWER)
         try:
@@ -49,7 +49,7 @@ def read_refs(repo: str) -> Refs:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("the response does not describe references") from error
 
-    return persist(ask, f"hub: {repo}: references", repo)
+    return persist(request, f"hub: {repo}: references", repo)
 
 
 def leads_to(repo: str, ref: str, commit: str) -> bool:
@@ -95,5 +95,5 @@ def _listed(entries: list[dict[str, Any]]) -> dict[str, str]:
 
 def _commit(text: Any) -> str:
     if not isinstance(text, str) or not COMMIT.fullmatch(text):
-        raise ValueError("the response names a commit that is none")
+        raise ValueError("the response names an invalid commit")
     return text

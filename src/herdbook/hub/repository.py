@@ -75,19 +75,19 @@ class RemoteRepo:
 
 
 class _Described(BaseModel):
-    """What the Hub says of something; other entries are not read."""
+    """The Hub's description of something; other entries are not read."""
 
     model_config = ConfigDict(strict=True)
 
 
 class _Pointer(_Described):
-    """What the Hub says of a large file."""
+    """The Hub's description of a large file."""
 
     sha256: str
 
 
 class _Sibling(_Described):
-    """What the Hub says of a file."""
+    """The Hub's description of a file."""
 
     rfilename: str
     size: int | None = None
@@ -119,7 +119,7 @@ def resolve(repo: str, revision: str | None, kind: Kind = "model") -> RemoteRepo
     """
     what = f"hub: {spelt(repo, kind)}@{revision}" if revision else f"hub: {spelt(repo, kind)}"
 
-    def ask() -> _Answer:
+    def request() -> _Answer:
         validate_repo_id(repo)
         at = f"/revision/{quote(revision, safe='')}" if revision else ""
         content = read_whole(f"{client().endpoint}/api/{kind}s/{repo}{at}?blobs=True")
@@ -130,7 +130,7 @@ def resolve(repo: str, revision: str | None, kind: Kind = "model") -> RemoteRepo
                 f"the response does not describe a repository: {first_problem(error)}"
             ) from error
 
-    info = persist(ask, what, spelt(repo, kind))
+    info = persist(request, what, spelt(repo, kind))
     commit = info.sha
     if not COMMIT.fullmatch(commit):
         raise WrongAnswerError(f"{what}: the Hub returned {commit!r} as its commit, which is not a commit")
@@ -162,7 +162,7 @@ def weights_of(
         what: The repository, for error messages.
 
     Raises:
-        SourceError: If there are no such files, if the weights are pickles, or if some are missing.
+        SourceError: If no such files exist, if the weights are pickles, or if some are missing.
     """
     by_name = {file.name: file for file in files}
     for name in by_name:
@@ -219,7 +219,7 @@ def is_wanted(name: str, kind: Kind = "model") -> bool:
         return is_data(name)
     last = PurePosixPath(name).name
     return (
-        last.endswith((".safetensors", ".json"))
+        last.endswith((".safetensors", ".gguf", ".json"))
         or last in {*SIDE_FILES, *OTHER_FILES}
         or _LICENSE.fullmatch(last) is not None
     )

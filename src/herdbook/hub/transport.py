@@ -33,7 +33,7 @@ class ContradictionError(ValueError):
 
 
 class EchoError(ContradictionError):
-    """An answer contains the token of the request. It is not asked for again, since the token would be sent again."""
+    """An answer contains the token of the request. It is not requested a second time, since the token would be sent again."""
 
 
 class Traffic:
@@ -60,7 +60,7 @@ TRAFFIC = Traffic()
 
 def client() -> HfApi:
     """Return the client, for the endpoint that is configured now. Clients are created here and nowhere else."""
-    conceal(get_token())  # before a server knows it and can send it back
+    conceal(get_token())  # before a server receives it and can send it back
     return HfApi(endpoint=constants.ENDPOINT, library_name="herdbook", library_version=__version__)
 
 
@@ -136,7 +136,7 @@ def read_page(url: str) -> tuple[bytes, str | None]:
 
     Raises:
         EndlessAnswerError: If it takes too long.
-        ValueError: If it is larger than any honest one, or the next page is on another server, which is not asked.
+        ValueError: If it is larger than any honest one, or the next page is on another server, to which no request is sent.
     """
     return _within(ANSWER_S, lambda: _read_page(url))
 

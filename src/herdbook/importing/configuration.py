@@ -143,7 +143,8 @@ class DenseConfiguration:
         chat_template: The chat template, or None.
         tokens: Which tokenizer the result gets, as read from ``tokenizer``.
         base_at: The entry that names the base.
-        module: The name of its only module, or None if it is written without modules.
+        module: The name of the module that it is for; None if it is for whole models.
+        modules: The merges of its modules, if it has such; then it has all of their pieces.
     """
 
     value: Value
@@ -158,6 +159,7 @@ class DenseConfiguration:
     tokens: Tokenizer | None = None
     base_at: Value | None = None
     module: str | None = None
+    modules: tuple[DenseConfiguration, ...] = ()
 
     @property
     def is_whole(self) -> bool:

@@ -9,6 +9,7 @@ from herdbook.humanize import did_you_mean
 from herdbook.importing import methods
 from herdbook.importing.ignored import say_what_is_ignored
 from herdbook.importing.parameters import Condition, in_recipe, parameter
+from herdbook.importing.references import Reference
 from herdbook.importing.slices import (
     base_at,
     base_of,
@@ -23,13 +24,11 @@ from herdbook.recipe import Dense
 if TYPE_CHECKING:
     from herdbook.importing.configuration import DenseConfiguration, Piece, Source
     from herdbook.importing.models import Models
-    from herdbook.importing.references import Reference
     from herdbook.importing.value import Notes, Value
     from herdbook.recipe.mergekit_methods import Method
 
 DTYPES = ("bfloat16", "float16", "float32")
 STACK = "passthrough"
-PLAIN_MODULE = "default"  # mergekit's name of the only module of a text model
 SEMANTICS = "mergekit-0.1.5"
 
 
@@ -41,6 +40,8 @@ def dense(configuration: DenseConfiguration, name: str, models: Models) -> dict[
         name: The merge's name in the recipe.
         models: The recipe's models, to which the merged ones are added.
     """
+    if configuration.modules:
+        return {name: {"merge": modular(configuration, name, models)}}
     value = configuration.value
     method = methods.ALL.get(configuration.method)
     say_what_is_ignored(configuration, method, name)
@@ -53,20 +54,45 @@ def dense(configuration: DenseConfiguration, name: str, models: Models) -> dict[
             (value.get(key) or value).refuse(
                 f"{dtype!r} is not one of {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}"
             )
-    if (module := configuration.module) is not None and module != PLAIN_MODULE:
-        value.notes.assume(
-            f"modules: {module} alone is merged, as in mergekit, so the models must have nothing else: no parts that read images "
-            "or sound",
-            *("models", name),
-        )
     merge = _Dense(configuration, method, models, name)
+    if configuration.module and len(configuration.pieces) > 1:
+        value.refuse(
+            f"modules.{configuration.module}.slices: {len(configuration.pieces)} slices are given, and modules are merged whole"
+        )
+        return {}
     if configuration.method == STACK:
-        entries = {name: merge.copy() if configuration.is_whole else merge.stack()}
+        entries = {name: merge.copy() if configuration.is_whole or configuration.module else merge.stack()}
     elif len(configuration.pieces) == 1:
         entries = {name: merge.merge(configuration.pieces[0], name)}
     else:
         entries = merge.pieces()
     return {key: {"merge": entry} for key, entry in entries.items()}
+
+
+def modular(configuration: DenseConfiguration, name: str, models: Models) -> dict[str, Any]:
+    """Return a merge of each module for itself.
+
+    Args:
+        configuration: The merge, with modules.
+        name: Its name in the recipe.
+        models: The recipe's models, to which the merged ones are added.
+    """
+    entry: dict[str, Any] = {"method": "modules", "modules": {}}
+    for part in configuration.modules:
+        made = dense(part, name, models).get(name, {"merge": {}})["merge"]
+        entry["modules"][part.module] = {key: value for key, value in made.items() if key != "tokenizer"}
+    at = configuration.tokenizer or configuration.base_at or configuration.value
+    tokens = configuration.tokens
+    keeper = configuration.base
+    if configuration.chat_template:
+        (configuration.value.get("chat_template") or configuration.value).refuse(
+            "models of several modules keep that of their tokenizer's model"
+        )
+    if tokens and (tokens.tokens or tokens.pad or tokens.source == "union"):
+        at.refuse("rows of models of several modules are not lined up; name `base`, or a model")
+    elif tokens and isinstance(tokens.source, Reference):
+        keeper = tokens.source
+    return {**entry, **({"tokenizer": models.name(keeper, at)} if keeper else {})}
 
 
 @dataclass(frozen=True)
@@ -122,6 +148,7 @@ class _Dense:
             **self._semantics(self.name),
             "models": [model],
             "normalize": False,
+            **layers_in_recipe(piece.sources, [model["model"]]),
             **self._common(self.configuration.base),
         }
 
@@ -333,7 +360,8 @@ class _Dense:
         return self.models.name(reference, at, again=again)
 
     def _at(self, key: str = "", name: str = "") -> tuple[str, ...]:
-        return ("models", name or self.name, *(["merge", key] if key else []))
+        inside = ("modules", self.configuration.module) if self.configuration.module else ()
+        return ("models", name or self.name, *(["merge", *inside, key] if key else []))
 
 
 def _at(source: Source) -> Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,9 @@ STARTS = re.compile(
     r"^[ \t]*(?:- )?(?:name|models|modules|slices|base_model|merge_method|experts|gate_mode|dtype|parameters|tokenizer_source)\s*:"
 )
 LIKE_YAML = re.compile(r"^\s*(?:$|#|-(?:\s|$)|[\"']?[\w.-]+[\"']?\s*:(?:\s|$)|[\]})])")
+BEGINS_YAML = re.compile(rf"{LIKE_YAML.pattern}|^\s*[{{\[%&!]|^---")
+PYTHON_INFO = re.compile(r"^(py|python3?|ipython)\b", re.IGNORECASE)
+PYTHON_TEXT = re.compile(r"(\"{3}|'{3})(.*?)\1", re.DOTALL)
 TAG = re.compile(r"<[^<>\n]{0,200}>")
 MARKED = re.compile(r"`([^`\n]{1,200})`|\*\*([^*\n]{1,200})\*\*")
 HEADING = re.compile(r"^[ \t]*#{1,6}[ \t]+(.{1,200})$", re.MULTILINE)
@@ -61,7 +64,7 @@ class Text:
 
     Args:
         found: The configurations, each once.
-        front_matter: A card's front matter; empty if there is none.
+        front_matter: A card's front matter; empty without one.
         repositories: The repositories of the Hub that a card names in links, backticks and front matter.
     """
 
@@ -95,6 +98,8 @@ def find(text: str, notes: Notes) -> Text:
         raise RecipeError(
             f"refused: it has more than {BLOCKS:,} blocks; put the configuration into a file of its own"
         )
+    if not (after or blocks or BEGINS_YAML.match(lines[start] if lines[start:] else "")):
+        blocks = list(islice(_bare(lines, after), BLOCKS))
     is_card = bool(after or blocks)
     if not is_card:
         blocks = [_Block(0, "\n".join(lines), "")]
@@ -125,7 +130,7 @@ def _is_configuration(content: Any) -> bool:
 
 
 def _front_matter(lines: list[str], start: int) -> tuple[dict[str, Any], int]:
-    """Return a card's front matter, and the number of the line after it; 0 if there is none."""
+    """Return a card's front matter, and the number of the line after it; 0 without one."""
     if not lines[start : start + 1] or lines[start].rstrip() != "---":
         return {}, 0
     end = next((n for n in range(start + 1, len(lines)) if lines[n].rstrip() == "---"), None)
@@ -160,9 +165,17 @@ def _fenced(lines: list[str], after: int) -> Iterator[_Block]:
         body = [_unquoted(content) if quoted else content for content in lines[first:number]]
         if not closed:
             body = body[: _like_yaml(body)]
-        yield _Block(first, _dedented(body), "\n".join(lines[end : first - 1]))
+        block = _Block(first, _dedented(body), "\n".join(lines[end : first - 1]))
+        yield from _python_texts(block) if PYTHON_INFO.match(opening[2]) else [block]
         number += closed
         end = number
+
+
+def _python_texts(block: _Block) -> Iterator[_Block]:
+    """Yield the long texts in a block of Python, one of which a notebook writes to a file."""
+    for match in PYTHON_TEXT.finditer(block.body):
+        line = block.body.count("\n", 0, match.start(2))
+        yield replace(block, first=block.first + line, body=match[2])
 
 
 def _preformatted(lines: list[str], after: int) -> Iterator[_Block]:

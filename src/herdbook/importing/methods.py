@@ -42,6 +42,6 @@ TAKEN = {"weight": 1.0, "t": 0.5}
 
 
 def refuse_unknown(method: str, at: Value) -> None:
-    """Refuse a method that mergekit does not have; there is nothing to say of one that it has."""
+    """Refuse a method that mergekit does not have; one that it has needs no note."""
     if method not in ALL:
         at.refuse(f"unknown method {method!r}{did_you_mean(method, ALL)}; there are {', '.join(sorted(ALL))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from herdbook.importing.value import Value
 
 MIXTURE = "moe"
+PLAIN_MODULE = "default"  # mergekit's name of the only module of a model of text
+OF_MODEL = "model:"  # before the model of `tokenizer_source`, as mergekit wrote it until 2024
 COMMON = ("name", "merge_method", "dtype")
 MIXTURE_KEYS = (
     *("base_model", "experts", "gate_mode", "experts_per_token", "shared_experts", "architecture"),
@@ -102,9 +105,37 @@ def _dense(value: Value) -> DenseConfiguration | None:
         if (given := value.get("merge_method")) is not None and isinstance(given.content, str):
             methods.refuse_unknown(given.content, given)
         return None
-    inner = value if contents != ["modules"] else _module(value.child("modules"))
-    if inner is None:
+    if contents == ["modules"]:
+        return _modules(value, value.child("modules"))
+    return _whole(value, value)
+
+
+def _modules(value: Value, modules: Value) -> DenseConfiguration | None:
+    """Return a merge whose settings are those of its modules; mergekit calls the only one of a model of text ``default``."""
+    listed = list(modules.items()) if modules.is_mapping() else []
+    read = [_module(value, module) for module in listed]
+    if not read or None in read:
         return None
+    parts = tuple(part for part in read if part)
+    if [part.module for part in parts] == [PLAIN_MODULE]:
+        return replace(parts[0], module=None)
+    pieces = tuple(piece for part in parts for piece in part.pieces)
+    own = (replace(part, tokenizer=None, chat_template=None, tokens=None) for part in parts)
+    return replace(parts[0], pieces=pieces, parameters=(), module=None, modules=tuple(own))
+
+
+def _module(value: Value, inner: Value) -> DenseConfiguration | None:
+    """Return the merge of a module; None if it is not one."""
+    if not inner.is_mapping():
+        return None
+    if sum(bool(inner.content.get(key)) for key in ("models", "slices")) != 1:
+        inner.refuse("expected exactly one of `models` and `slices`")
+        return None
+    return _whole(value, inner)
+
+
+def _whole(value: Value, inner: Value) -> DenseConfiguration:
+    """Return a merge; ``inner`` is the entry of its module, or the whole configuration if it has none."""
 
     def setting(key: str) -> Value | None:
         own = inner.get(key)
@@ -134,27 +165,6 @@ def _dense(value: Value) -> DenseConfiguration | None:
     )
 
 
-def _module(modules: Value) -> Value | None:
-    """Return the only module of a configuration; None if there are several, or if it is not a module."""
-    if not modules.is_mapping():
-        return None
-    if len(modules.content) != 1:
-        names = ", ".join(map(str, modules.content))
-        modules.refuse(
-            f"{names}: a model of several modules also reads images or sound, or has an encoder, and Herdbook merges decoders of "
-            "text only. To merge these alone, leave out the other modules, and name models that consist of this one"
-        )
-        return None
-    inner = next(modules.items())
-    if not inner.is_mapping():
-        return None
-    inside = [key for key in ("models", "slices") if inner.content.get(key)]
-    if len(inside) != 1:
-        inner.refuse("expected exactly one of `models` and `slices`")
-        return None
-    return inner
-
-
 def read_tokenizer(value: Value) -> Tokenizer | None:
     """Return which tokenizer the result gets; None if that has problems."""
     if isinstance(value.content, str) or not isinstance(value.content, dict) or "model" in value.content:
@@ -180,8 +190,11 @@ def read_tokenizer(value: Value) -> Tokenizer | None:
 
 
 def _tokens_from(value: Value) -> Reference | str | None:
-    if isinstance(value.content, str) and value.content in {"union", "base"}:
-        return value.content
+    given = value.content
+    if isinstance(given, str) and given in {"union", "base"}:
+        return given
+    if isinstance(given, str) and given.startswith(OF_MODEL):
+        value = replace(value, content=given.removeprefix(OF_MODEL))
     return references.read(value)
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 HUB = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}$", re.ASCII)
 ADDRESS = re.compile(
-    r"^https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/\s]+/[^/\s]+?)(?:/(?:tree|blob|commit)/([^/\s]+))?/?$"
+    r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([^/\s]+/[^/\s]+?)(?:/(?:tree|blob|commit)/([^/\s]+))?/?$"
 )
 # A folder of the Hub's cache: .../models--owner--name/snapshots/<commit>
 CACHED = re.compile(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from herdbook.yamlio import Keys
 
 SHOWN = 60  # characters of a value in a message
+NEARLY = 0.7  # similarity of a key that is meant as a known one; model_type and dtype are less similar
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Value:
             key = entry.keys[-1]
             if key in names:
                 continue
-            if closest(str(key), names):
+            if closest(str(key), names, least=NEARLY):
                 entry.refuse(f"unknown key{did_you_mean(str(key), names)}")
             else:
                 self.notes.assume(f"{entry.key}: left out, since {program} ignores it too", *at)

@@ -39,7 +39,7 @@ def disagreement(folder: Path) -> dict[str, Any]:
 
     Returns:
         ``kind``, the class that transformers loads, its ``last`` token and the id of that, ``highest``, and ``text``, ``read``
-        and ``own``; without the last three if nothing differs, or no file says what is right. If it does not load, only ``error``; if a package is missing, only ``missing``.
+        and ``own``; without the last three if nothing differs, or no file states what is right. If it does not load, only ``error``; if a package is missing, only ``missing``.
     """
     try:
         return _compared(load_tokenizer(folder), _own(folder))

@@ -1,7 +1,7 @@
 """Regular expressions in a tokenizer's file, tried on texts in a process of their own.
 
 A few characters can take years to be compared with a text, and the library ends a process in which a comparison takes many
-steps. What ends there in time does so here, too; most tokenizers have no such expressions.
+steps. What ends in time in that program does so here, too; most tokenizers have no such expressions.
 """
 
 from __future__ import annotations

@@ -13,80 +13,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from herdbook.errors import CheckpointError, StepError
-from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
-from herdbook.sources.index import read_index
-from herdbook.weights.checkpoint import Span, read_header, read_span
-from herdbook.weights.tensors import from_bytes
+from herdbook.errors import StepError
+from herdbook.inference.tensors import CheckpointFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from herdbook.inference.tensors import Weights
 
 EMBEDDINGS = "model.embed_tokens.weight"
 LAST_NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class CheckpointFolder:
-    """The tensors of a model folder, by name, in float32."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder
-        index = folder / WEIGHTS_INDEX
-        try:
-            files = sorted(set(read_index(index.read_bytes()).values())) if index.exists() else [WEIGHTS]
-        except ValueError as error:
-            raise CheckpointError(f"{index}: is damaged: {error}") from error
-        self.spans = {
-            name: (folder / file, span) for file in files for name, span in read_header(folder / file).items()
-        }
-
-    def stored(self, name: str) -> torch.Tensor:
-        """Return a tensor in its own dtype. Raises CheckpointError if the folder has no such tensor."""
-        if name not in self.spans:
-            raise CheckpointError(f"{self.path}: contains no tensor {name}")
-        path, span = self.spans[name]
-        return from_bytes(read_span(path, span), span.dtype, span.shape, f"{path}: {name}")
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        """Return a tensor in float32. Raises CheckpointError if the folder has no such tensor."""
-        return self.stored(name).to(torch.float32)
-
-    def part(self, name: str, index: int) -> torch.Tensor:
-        """Return one of the matrices that are stacked in a tensor, in float32; nothing else of it is read."""
-        path, span = self.spans[name]
-        size = (span.end - span.start) // span.shape[0]
-        start = span.start + index * size
-        own = Span(f"{name}[{index}]", span.dtype, span.shape[1:], start, start + size)
-        return from_bytes(read_span(path, own), own.dtype, own.shape, f"{path}: {own.name}").to(torch.float32)
-
-    def rows(self, name: str, ids: Sequence[int]) -> torch.Tensor:
-        """Return rows of a matrix, in the order of ``ids``, in float32; nothing else of it is read.
-
-        Raises CheckpointError if it has no such row.
-        """
-        path, span = self.spans[name]
-        size = (span.end - span.start) // span.shape[0]
-        if max(ids) >= span.shape[0]:
-            raise CheckpointError(f"{path}: {name} has {span.shape[0]} rows, and row {max(ids)} is requested")
-        by_id = {}
-        for row in sorted(set(ids)):
-            own = Span(
-                f"{name}[{row}]",
-                span.dtype,
-                span.shape[1:],
-                span.start + row * size,
-                span.start + (row + 1) * size,
-            )
-            by_id[row] = from_bytes(read_span(path, own), own.dtype, own.shape, f"{path}: {own.name}")
-        return torch.stack([by_id[row] for row in ids]).to(torch.float32)
-
-    def below(self, prefix: str) -> dict[str, torch.Tensor]:
-        """Return the tensors whose names start with ``prefix``, by the rest of their names."""
-        return {name.removeprefix(prefix): self[name] for name in self.spans if name.startswith(prefix)}
 
 
 class LayerwiseModel:
@@ -97,11 +37,19 @@ class LayerwiseModel:
         device: Where it runs.
         threads: How many sequences pass at once on a CPU. It does not affect the results.
         config: A configuration for its modules, instead of the folder's own.
+        weights: The tensors to read, instead of the folder's own.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", threads: int = 1, config: Any = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: str = "cpu",
+        threads: int = 1,
+        config: Any = None,
+        weights: Weights | None = None,
+    ) -> None:
         self.config, self._skeleton = skeleton(folder, torch.float32, config)
-        self.weights = CheckpointFolder(folder)
+        self.weights: Weights = weights or CheckpointFolder(folder)
         self.device = device
         self.threads = threads if device == "cpu" else 1
         self._rotary = self._skeleton.rotary_emb.to(device)
@@ -188,6 +136,37 @@ class LayerwiseModel:
         )
         return output
 
+    def read(
+        self, sequences: Sequence[Sequence[int]], advance: Callable[[], object] = lambda: None
+    ) -> list[torch.Tensor]:
+        """Return what leaves the last layer for each sequence: shape ``(1, tokens, hidden)``, float32.
+
+        Args:
+            sequences: Token ids.
+            advance: Called after each layer.
+        """
+        streams = self.embed(sequences)
+        for number in range(self.layers):
+            with self.layer(number) as module:
+                streams = self.run(module, streams)
+            advance()
+        return streams
+
+    def normed(self, streams: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+        """Return streams after the last norm, of which ``head`` makes logits: shape ``(tokens, hidden)`` each."""
+        norm = self._last_norm()
+
+        def pass_stream(stream: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                normed: torch.Tensor = norm(stream)[0]
+            return normed
+
+        return self.each(pass_stream, streams)
+
+    def head(self) -> torch.Tensor:
+        """Return the output matrix, shape ``(vocabulary, hidden)``: the embeddings if these are tied to it."""
+        return self.weights[HEAD if HEAD in self.weights.spans else EMBEDDINGS].to(self.device)
+
     def losses(self, streams: Iterable[torch.Tensor], sequences: Sequence[Sequence[int]]) -> list[float]:
         """Return each sequence's mean loss per predicted token in nats, from the outputs of the last layer.
 
@@ -221,16 +200,18 @@ class LayerwiseModel:
 
     def _loss(self) -> Callable[[torch.Tensor, Sequence[int]], torch.Tensor]:
         """Load the last norm and the output matrix; return a function that computes a stream's mean loss."""
-        norm = self._skeleton.norm
-        norm.load_state_dict({"weight": self.weights[LAST_NORM].to(self.device)}, assign=True)
-        norm.requires_grad_(False)
-        head = self.weights[HEAD if HEAD in self.weights.spans else EMBEDDINGS].to(self.device)
+        norm, head = self._last_norm(), self.head()
 
         def loss(stream: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
             target = torch.tensor(list(ids[1:]), device=self.device)
             return torch.nn.functional.cross_entropy(norm(stream)[0, :-1] @ head.T, target)
 
         return loss
+
+    def _last_norm(self) -> torch.nn.Module:
+        norm: torch.nn.Module = self._skeleton.norm
+        norm.load_state_dict({"weight": self.weights[LAST_NORM].to(self.device)}, assign=True)
+        return norm.requires_grad_(False)
 
     def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Apply a function to items in parallel, each item in one thread; return the results in the items' order."""

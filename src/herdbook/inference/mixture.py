@@ -18,11 +18,11 @@ from herdbook.inference.forward import LayerwiseModel, check_sequences
 from herdbook.layout import CONFIG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from herdbook.architectures.mixtures import Family, Place
-    from herdbook.inference.forward import CheckpointFolder
+    from herdbook.inference.tensors import Weights
 
 
 ROWS = 512  # that pass an expert together: the same number for any number of threads, so that the results are equal
@@ -51,6 +51,7 @@ class LayerwiseMixture(LayerwiseModel):
         threads: See ``LayerwiseModel``.
         routers: Routers to use instead of its own, one for each layer: shape ``(experts, hidden)``.
         device: Where it runs.
+        weights: The tensors to read, instead of the folder's own.
 
     Raises:
         StepError: If it is not a mixture of a supported family.
@@ -62,6 +63,7 @@ class LayerwiseMixture(LayerwiseModel):
         threads: int = 1,
         routers: Sequence[torch.Tensor] | None = None,
         device: str = "cpu",
+        weights: Weights | None = None,
     ) -> None:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         family = BY_MODEL_TYPE.get(config.get("model_type", ""))
@@ -70,7 +72,7 @@ class LayerwiseMixture(LayerwiseModel):
                 f"{folder}: {config.get('model_type')!r} is not a supported type of Mixture of Experts"
             )
         self.family, self.facts, self.routers = family, config, routers
-        super().__init__(folder, device, threads, _dense(config, family))
+        super().__init__(folder, device, threads, _dense(config, family), weights)
         self.fused = "model.layers.0.mlp.experts.gate_up_proj" in self.weights.spans
 
     def watch(self, sequences: Sequence[Sequence[int]]) -> Iterator[tuple[RouterChoices, list[torch.Tensor]]]:
@@ -78,10 +80,25 @@ class LayerwiseMixture(LayerwiseModel):
         check_sequences(sequences, self.config, "text")
         streams = self.embed(sequences)
         for number in range(self.layers):
-            routed = _Routed(self, number)
-            with self.layer(number, mlp=routed) as module:
-                streams = self.through(module, routed, streams)
-            yield RouterChoices(number, routed.logits, routed.chosen), streams
+            choices, streams = self.route(number, streams)
+            yield choices, streams
+
+    def route(self, number: int, streams: list[torch.Tensor]) -> tuple[RouterChoices, list[torch.Tensor]]:
+        """Pass streams through a layer; return its router's choices and its outputs."""
+        routed = _Routed(self, number)
+        with self.layer(number, mlp=routed) as module:
+            outputs = self.through(module, routed, streams)
+        return RouterChoices(number, routed.logits, routed.chosen), outputs
+
+    def read(
+        self, sequences: Sequence[Sequence[int]], advance: Callable[[], object] = lambda: None
+    ) -> list[torch.Tensor]:
+        """Return what leaves the last layer for each sequence, see ``LayerwiseModel``."""
+        streams: list[torch.Tensor] = []
+        for _, outputs in self.watch(sequences):
+            streams = outputs
+            advance()
+        return streams
 
     def router(self, layer: int, *, stored: bool = False) -> torch.Tensor:
         """Return a layer's router, in float32 or, with ``stored``, in its own dtype."""
@@ -96,6 +113,16 @@ class LayerwiseMixture(LayerwiseModel):
         inputs, after_attention = self.run_recording(module, streams)
         outputs = routed.run([mlp_input[0] for mlp_input in inputs])
         return [stream + output.unsqueeze(0) for stream, output in zip(after_attention, outputs, strict=True)]
+
+    def expert(self, layer: int, place: Place, inputs: torch.Tensor) -> torch.Tensor:
+        """Pass the inputs of an expert, shape ``(tokens, hidden)``, through it."""
+        gate, up, down = self.matrices(layer, place)
+        return torch.cat(self.each(lambda rows: inner(rows, gate, up) @ down.T, inputs.split(ROWS)))
+
+    def matrices(self, layer: int, place: Place) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the matrices of an expert, in the order of ``MLP``."""
+        gate, up, down = (_matrix(self, layer, place, matrix).to(self.device) for matrix in MLP)
+        return gate, up, down
 
 
 class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into torch
@@ -129,9 +156,9 @@ class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into
         for expert in range(count):
             rows, ranks = torch.where(order == expert)
             if len(rows):
-                total[rows] += self._pass(expert, joined[rows]) * shares[rows, ranks].unsqueeze(1)
+                total[rows] += model.expert(layer, expert, joined[rows]) * shares[rows, ranks].unsqueeze(1)
         if family.shared and family.expert(layer, "shared", MLP[0]) in model.weights.spans:
-            shared = self._pass("shared", joined)
+            shared = model.expert(layer, "shared", joined)
             if family.shared_gate:
                 gate = model.weights[family.shared_router(layer)].to(model.device)
                 shared = shared * torch.sigmoid(joined @ gate.T)
@@ -139,18 +166,14 @@ class _Routed(torch.nn.Module):  # type: ignore[misc]  # mypy does not look into
         self.logits, self.chosen = list(logits.cpu().split(lengths)), list(order.cpu().split(lengths))
         return list(total.split(lengths))
 
-    def _pass(self, place: Place, inputs: torch.Tensor) -> torch.Tensor:
-        model, layer = self._of
-        gate, up, down = (_matrix(model, layer, place, matrix).to(model.device) for matrix in MLP)
 
-        def mlp(rows: torch.Tensor) -> torch.Tensor:
-            return (torch.nn.functional.silu(rows @ gate.T) * (rows @ up.T)) @ down.T
-
-        return torch.cat(model.each(mlp, inputs.split(ROWS)))
+def inner(rows: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """Return what an expert's last matrix reads."""
+    return torch.nn.functional.silu(rows @ gate.T) * (rows @ up.T)
 
 
 def _matrix(model: LayerwiseMixture, layer: int, place: Place, matrix: str) -> torch.Tensor:
-    weights: CheckpointFolder = model.weights
+    weights: Weights = model.weights
     if not model.fused or place == "shared":
         return weights[model.family.expert(layer, place, matrix)]
     name = f"model.layers.{layer}.mlp.experts.{'down_proj' if matrix == MLP[2] else 'gate_up_proj'}"

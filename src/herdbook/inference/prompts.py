@@ -26,7 +26,7 @@ def tokenize(folder: Path, prompts: Sequence[str], *, chat_template: bool = Fals
             beginning of the answer.
 
     Raises:
-        StepError: If the tokenizer has no token for a word of a prompt, or if there is no template, or it rejects a single
+        StepError: If the tokenizer has no token for a word of a prompt, or if the tokenizer has no template, or it rejects a single
             message of a user.
     """
     tokenizer = load_tokenizer(folder)

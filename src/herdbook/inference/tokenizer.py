@@ -66,7 +66,7 @@ def check_length(tokenizer: Any, text: str, what: str) -> None:
 
 
 def _lost_word(text: str, read: Sequence[tuple[int, int]]) -> str | None:
-    """Return the first word of which no character is in one of the spans that were read; None if there is none.
+    """Return the first word of which no character is in one of the spans that were read; None without one.
 
     Single characters may be missing: some are joined with their neighbours before the text is cut into tokens.
     """

@@ -13,15 +13,17 @@ from herdbook.lock.evaluation import (
     data_set_of,
     locate_source,
 )
-from herdbook.lock.file import LockedFile, check_pinned, pin_file
+from herdbook.lock.file import LockedFile, LockedText, check_pinned, pin_file
 from herdbook.lock.fits import check_fits, misfits
 from herdbook.lock.model import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    EVERY_MODEL,
     LINE_LENGTH,
     Lock,
     LockedAdapter,
     LockedCalibration,
+    LockedOthersFile,
     LockedSource,
     LockedTensor,
     LockedTokenDifference,
@@ -39,6 +41,7 @@ from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, Lo
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
+    "EVERY_MODEL",
     "FUNCTION",
     "LINE_LENGTH",
     "OWN",
@@ -51,10 +54,12 @@ __all__ = [
     "LockedFile",
     "LockedGroup",
     "LockedHarness",
+    "LockedOthersFile",
     "LockedSource",
     "LockedSuite",
     "LockedTask",
     "LockedTensor",
+    "LockedText",
     "LockedToken",
     "LockedTokenDifference",
     "LockedTokens",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from herdbook import hub
 from herdbook.errors import SourceError
-from herdbook.lock.file import LockedFile, pin_file
+from herdbook.lock.file import LockedFile, pin_file, pin_texts
 from herdbook.lock.local import check_small, reader, refuse_pointers
 from herdbook.lock.model import (
     ADAPTER_CONFIG,
@@ -45,7 +45,9 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
     config = read_config(reader(folder)(ADAPTER_CONFIG), what)
     if is_absolute(str(config.get(ADAPTED))):
-        del config[ADAPTED]  # where its author had the base; the recipe names the base, so nothing reads it
+        del config[
+            ADAPTED
+        ]  # the base's place on its author's machine; the recipe names the base, so nothing reads it
     check_saved(config, f"{what}: {ADAPTER_CONFIG}")
     names = [path.name for path in folder.iterdir() if path.is_file()]
     return LockedAdapter(
@@ -57,6 +59,7 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
         ),
         config=config,
         tensors=_adapter_tensors(read_header(folder / ADAPTER_WEIGHTS)),
+        license_texts=pin_texts(names, reader(folder), lambda name: (folder / name).stat().st_size, what),
     )
 
 
@@ -76,6 +79,9 @@ def pin_hub_adapter(model: Adapter, remote: RemoteRepo) -> LockedAdapter:
         config=read_config(config, what),
         tensors=_adapter_tensors(hub.tensor_headers(repo, remote.commit, ADAPTER_WEIGHTS)),
         revision=remote.commit,
+        license_texts=pin_texts(
+            files, _hub_reader(repo, remote, what), lambda name: files[name].size_bytes, what
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from herdbook.errors import RecipeError
 from herdbook.lock.local import pin_local
 from herdbook.lock.model import LockedCalibration, request
 from herdbook.lock.texts import read_texts
+from herdbook.recipe.whole import made_of_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +31,7 @@ def pin_calibration(name: str, text: Calibration, beside: Path) -> LockedCalibra
 
 
 def refuse_overlap(
-    recipe: Recipe, beside: Path, tasks: Mapping[str, LockedTask], say: Callable[[str], None]
+    recipe: Recipe, beside: Path, tasks: Mapping[str, LockedTask], report: Callable[[str], None]
 ) -> None:
     """Refuse calibration text that an evaluation also reads, even from another file or among other lines.
 
@@ -45,7 +46,7 @@ def refuse_overlap(
         for task, locked in tasks.items():
             for data in locked.data:
                 path = (beside / task).parent / data.name
-                evaluated = {_essence(value) for value in _strings(path, say)}
+                evaluated = {_essence(value) for value in _strings(path, report)}
                 all_evaluated = "\n".join(evaluated)
                 shared = [
                     file
@@ -60,12 +61,38 @@ def refuse_overlap(
                     )
 
 
-def _strings(path: Path, say: Callable[[str], None]) -> Iterator[str]:
+def refuse_used(recipe: Recipe, beside: Path) -> None:
+    """Refuse texts for losses of which a document is also in a text that models are made of, whatever their files are called.
+
+    Raises:
+        RecipeError: If one is; both texts are named.
+    """
+    loss = recipe.quantize.loss if recipe.quantize else None
+    for name in loss.texts if loss else ():
+        held = _documents(name, recipe, beside)
+        for other, use in made_of_texts(recipe.models).items():
+            if shared := held & _documents(other, recipe, beside):
+                raise RecipeError(
+                    f"quantize.loss.texts: {len(shared)} of the {len(held)} documents of {name!r} are also in {other!r}, of which "
+                    f"{use} is made. A file must not be measured on text that it was made with: use another split."
+                )
+
+
+def _documents(name: str, recipe: Recipe, beside: Path) -> set[str]:
+    text = recipe.calibration[name]
+    return {
+        _essence(document)
+        for file in text.data
+        for document in read_texts(beside / file, text.field, f"calibration.{name}")
+    }
+
+
+def _strings(path: Path, report: Callable[[str], None]) -> Iterator[str]:
     """Yield every text in a file: all strings of JSON or JSON Lines, or else the whole file as one text."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        say(f"warning: {path} is not UTF-8 text, so it was not compared with the calibration text")
+        report(f"warning: {path} is not UTF-8 text, so it was not compared with the calibration text")
         return
     try:
         values = _values(text)

@@ -54,7 +54,7 @@ def otherwise(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield why some version of transformers would not load a model, or would compute something else than another version."""
     scaling, parameters = ({**(config.get(key) or {})} for key in ("rope_scaling", "rope_parameters"))
     kind = config.get("model_type")
-    yield from _ambiguous(config)
+    yield from ambiguous(config)
     if any(isinstance(value, dict) for value in parameters.values()):
         if kind in LLAMA_LIKE:
             yield f"has rope_parameters for kinds of layers, which type {kind!r} does not have"
@@ -152,7 +152,7 @@ def _wrong_setting(config: Mapping[str, Any], key: str, value: Any) -> Iterator[
         yield f"has rotary embeddings with {have} as {key}, and heads of width {width} need {width // 2}"
 
 
-def _ambiguous(config: Mapping[str, Any]) -> Iterator[str]:
+def ambiguous(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield why versions of transformers read different ways to scale rotary embeddings from one section."""
     kind = config.get("model_type")
     for key in ("rope_scaling", "rope_parameters"):

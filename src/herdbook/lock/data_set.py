@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from herdbook.sources.data_set import Reading
 
 
-def pin_data_sets(tasks: Mapping[str, LockedTask], say: Callable[[str], None]) -> dict[str, LockedDataSet]:
+def pin_data_sets(tasks: Mapping[str, LockedTask], report: Callable[[str], None]) -> dict[str, LockedDataSet]:
     """Pin the data sets that tasks read, each once, with the files that any of these tasks reads.
 
     Raises:
         SourceError: If a data set or a revision is unavailable, or has not what a task reads of it; both are named.
     """
     pinned = {}
-    for asked, read in readings(tasks).items():
-        say(f"data set: {asked}")
-        repo, _, revision = asked.partition("@")
+    for name, read in readings(tasks).items():
+        report(f"data set: {name}")
+        repo, _, revision = name.partition("@")
         branch = revision or "main"
         remote = hub.resolve(repo, revision or None, "dataset")
         if is_script(repo, [file.name for file in remote.files]):
             branch = CONVERTED
             remote = hub.resolve(repo, branch, "dataset")
-        pinned[asked] = pin_data_set(repo, remote, branch, read)
+        pinned[name] = pin_data_set(repo, remote, branch, read)
     return pinned
 
 
@@ -49,9 +49,9 @@ def readings(tasks: Mapping[str, LockedTask]) -> dict[str, dict[Reading, str]]:
     """Return how tasks read each data set: by its key in the lock, each way with the name of a task that reads it so."""
     found: dict[str, dict[Reading, str]] = {}
     for locked in tasks.values():
-        for name, config in locked.definitions.items():
-            if (asked := data_set_of(config)) is not None:
-                found.setdefault(asked, {}).setdefault(reading_of(config), name)
+        for task, config in locked.definitions.items():
+            if (name := data_set_of(config)) is not None:
+                found.setdefault(name, {}).setdefault(reading_of(config), task)
     return found
 
 
@@ -92,7 +92,7 @@ def pin_data_set(
 def front_of(
     repo: str, commit: str, branch: str, files: Mapping[str, hub.RemoteFile], what: str
 ) -> dict[str, object]:
-    """Return what the card of a data set says; of a conversion to Parquet, which has none, what its files' names say."""
+    """Return the content of a data set's card; for a conversion to Parquet, which has none, what its files' names imply."""
     if branch == CONVERTED:
         return converted_card(files, what)
     if CARD not in files:

@@ -10,7 +10,7 @@ from herdbook.lock.evaluation import FUNCTION, data_set_of
 from herdbook.sources.data_set import reading_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # The metrics of a task that lists none, by its output, as lm-eval has them.
 DEFAULT_METRICS = {
@@ -20,12 +20,12 @@ DEFAULT_METRICS = {
     "generate_until": ("exact_match",),
 }
 NO_FILTER = "none"
-# Arguments of `datasets.load_dataset` that read the same data in another way, or say what is pinned already.
+# Arguments of `datasets.load_dataset` that read the same data in another way, or state what is pinned already.
 ARGUMENTS = frozenset({"data_files", "data_dir", "revision", "trust_remote_code", "features", "column_names", "header",
                        "delimiter", "sep", "field", "encoding", "keep_default_na", "verification_mode"})  # fmt: skip
 
 
-def metrics_of(config: dict[str, Any]) -> tuple[str, ...]:
+def metrics_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of a task's metrics."""
     listed = config.get("metric_list")
     if listed is None:
@@ -33,13 +33,13 @@ def metrics_of(config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(_named(item["metric"]) for item in listed if isinstance(item, dict) and "metric" in item)
 
 
-def filters_of(config: dict[str, Any]) -> tuple[str, ...]:
+def filters_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of a task's filters."""
     listed = config.get("filter_list")
     return tuple(str(item["name"]) for item in listed) if listed else (NO_FILTER,)
 
 
-def labels_of(config: dict[str, Any]) -> tuple[str, ...]:
+def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of a task's results: ``metric``, or ``metric,filter`` if the task has filters."""
     return tuple(
         metric if name == NO_FILTER else f"{metric},{name}"
@@ -48,7 +48,7 @@ def labels_of(config: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def data_files(config: dict[str, Any]) -> list[str]:
+def data_files(config: Mapping[str, Any]) -> list[str]:
     """Return the local files that a task reads, by their names relative to the task."""
     if data_set_of(config) is not None:
         return []
@@ -57,7 +57,7 @@ def data_files(config: dict[str, Any]) -> list[str]:
     return sorted({name for item in listed for name in ([item] if isinstance(item, str) else item)})
 
 
-def problems_of(config: dict[str, Any]) -> Iterator[str]:
+def problems_of(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with a definition, a line each."""
     if "class" in config:
         yield "is a class of Python, whose data and prompts are in its code; only definitions can be pinned"
@@ -84,7 +84,7 @@ def problems_of(config: dict[str, Any]) -> Iterator[str]:
         yield f"num_fewshot: {shots} solved examples, and fewshot_config.samples has {len(samples)}"
 
 
-def _kwargs_problems(config: dict[str, Any]) -> Iterator[str]:
+def _kwargs_problems(config: Mapping[str, Any]) -> Iterator[str]:
     arguments = config.get("dataset_kwargs") or {}
     if not isinstance(arguments, dict):
         yield f"dataset_kwargs: {arguments!r} is not a mapping"
@@ -103,7 +103,7 @@ def _kwargs_problems(config: dict[str, Any]) -> Iterator[str]:
                 yield f"dataset_kwargs.data_files: {name} is not on the Hub, and cannot be pinned; download it beside the task"
 
 
-def _split_problems(config: dict[str, Any]) -> Iterator[str]:
+def _split_problems(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield the splits that a task with files of its own needs, and has no files for."""
     arguments = config.get("dataset_kwargs") or {}
     files = arguments.get("data_files") if isinstance(arguments, dict) else None
@@ -115,7 +115,7 @@ def _split_problems(config: dict[str, Any]) -> Iterator[str]:
             yield f"no data_files are named for the split {split!r}{did_you_mean(split, splits)}"
 
 
-def _list_problems(config: dict[str, Any]) -> Iterator[str]:
+def _list_problems(config: Mapping[str, Any]) -> Iterator[str]:
     listed = config.get("metric_list") or []
     if any(not isinstance(item, dict) or "metric" not in item for item in listed):
         yield "metric_list: an entry names no metric"
@@ -125,7 +125,7 @@ def _list_problems(config: dict[str, Any]) -> Iterator[str]:
         if metrics.count(metric) > 1:
             yield f"metric_list: {metric} is listed twice; lm-eval keeps one of the values"
     if not metrics_of(config):
-        yield f"output_type: {config.get('output_type')!r} is none of {', '.join(DEFAULT_METRICS)}, and no metric is listed"
+        yield f"output_type: {config.get('output_type')!r} is not one of {', '.join(DEFAULT_METRICS)}, and no metric is listed"
     filters = config.get("filter_list") or []
     if any(not isinstance(item, dict) or "name" not in item for item in filters):
         yield "filter_list: an entry has no name"

@@ -1,16 +1,19 @@
-"""What a lock says of measurements: tasks with their resolved definitions, suites, data sets, and lm-eval's version."""
+"""A lock's entries on measurements: tasks with their resolved definitions, suites, data sets, and lm-eval's version."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from herdbook.errors import SourceError
 from herdbook.lock.file import FIRST, LockedFile
 from herdbook.recipe import Section, Suite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FUNCTION = "!function"  # the key of a function in a definition; beside it, `file` is where its code is
 OWN = "lm_eval:"  # begins the names of files of lm-eval itself, below its package
@@ -36,7 +39,7 @@ class LockedTask(Section):
 
     ``file`` is the task file, or None for a task of lm-eval, and ``sources`` are the other files that it is made of: included
     ones, and code. ``definitions`` are the configurations of all tasks by name, with everything that they include;
-    ``metadata`` is there in locks of older versions, which have no definitions. ``groups`` are empty unless the name is that of a
+    ``metadata`` exists in locks of older versions, which have no definitions. ``groups`` are empty unless the name is that of a
     group. A name that is neither a task's nor a group's is a tag, of all these tasks.
     """
 
@@ -86,7 +89,7 @@ class LockedTask(Section):
 
 
 class LockedSuite(Section):
-    """A suite, pinned: its file, and what it says."""
+    """A suite, pinned: its file and its content."""
 
     file: LockedFile
     suite: Suite
@@ -95,7 +98,7 @@ class LockedSuite(Section):
 class LockedDataSet(Section):
     """A data set on the Hub, pinned: the files that tasks read of it.
 
-    ``branch`` is where they are: the one that was asked for, or the Hub's conversion to Parquet where the data set is a script.
+    ``branch`` is where they are: the one that was requested, or the Hub's conversion to Parquet where the data set is a script.
     """
 
     repo: str
@@ -114,7 +117,7 @@ class LockedDataSet(Section):
 FORMATS = frozenset({"arrow", "csv", "json", "pandas", "parquet", "text", "xml"})
 
 
-def data_set_of(config: dict[str, Any]) -> str | None:
+def data_set_of(config: Mapping[str, Any]) -> str | None:
     """Return the key of the data set on the Hub that a task reads, ``owner/name`` or with ``@revision``; None if it reads files."""
     path = config.get("dataset_path")
     if not isinstance(path, str) or path in FORMATS:

@@ -1,4 +1,4 @@
-"""Whether a lock fits its recipe: whether it pins, entry by entry, what the recipe asks for."""
+"""Whether a lock fits its recipe: whether it pins, entry by entry, what the recipe requests."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError
+from herdbook.lock.imatrix import given_imatrix
 from herdbook.lock.model import request, uri_of
-from herdbook.recipe import Adapter, Folder, Hub, Pypi, measured, tokenizer_of
+from herdbook.recipe import SECTIONS, Adapter, Folder, Hub, Pypi, measured, tokenizer_of
+from herdbook.recipe.card import TEMPLATE_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.lock.model import Lock, LockedAdapter, LockedSource
+    from herdbook.lock.model import Lock, LockedAdapter, LockedOthersFile, LockedSource
     from herdbook.recipe import Evaluate, Recipe
+    from herdbook.recipe.loss import OthersFile
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """A place at which a lock does not pin what its recipe asks for.
+    """A place at which a lock does not pin what its recipe requests.
 
     Args:
         where: The place in the recipe.
-        what: What is wrong with the lock there.
-        expected: What the recipe asks for.
+        what: What is wrong with the lock at this place.
+        expected: What the recipe requests.
         found: What the lock has.
     """
 
@@ -38,7 +41,7 @@ class Misfit:
 
 
 def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
-    """Yield where a lock does not pin what its recipe asks for: entries, repositories, commits, versions, licenses."""
+    """Yield where a lock does not pin what its recipe requests: entries, repositories, commits, versions, licenses."""
     for name, model in recipe.models.items():
         where = f"models.{name}"
         match model:
@@ -54,7 +57,7 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
     for name in lock.vocabularies:
         if name not in recipe.models or not tokenizer_of(recipe.models[name]):
             yield Misfit(
-                f"models.{name}.tokenizer", "makes a vocabulary that is not asked for", "no entry", name
+                f"models.{name}.tokenizer", "makes a vocabulary that is not requested", "no entry", name
             )
     yield from _misfits_of_tasks(lock, recipe.evaluate)
     for name, board in recipe.leaderboards.items():
@@ -63,12 +66,39 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
             yield Misfit(f"leaderboards.{name}", "pins another snapshot", board.snapshot, snapshot)
         elif (uri := lock.leaderboards[name].uri) != (origin := board.fetch.uri if board.fetch else None):
             yield Misfit(f"leaderboards.{name}", "has a snapshot from elsewhere", str(origin), str(uri))
+    pictured = recipe.release.image.file if recipe.release.image else "none"
+    if (found := lock.image.name if lock.image else "none") != pictured:
+        yield Misfit("release.image", "pins another picture", pictured, found)
+    own = {name for name in recipe.card.sections if name not in SECTIONS}
+    for name in sorted({*own, *lock.templates}):
+        named = f"{str(recipe.card.templates).rstrip('/')}/{name}{TEMPLATE_SUFFIX}"
+        found = lock.templates[name].name if name in lock.templates else "no entry"
+        if found != named or name not in recipe.card.sections:
+            yield Misfit(f"card.sections {name}", "pins another template", named, found)
     for name, text in recipe.calibration.items():
-        asked = lock.calibration[name].asked if name in lock.calibration else "no entry"
-        if asked != request(text):
+        pinned = lock.calibration[name].asked if name in lock.calibration else "no entry"
+        if pinned != request(text):
             yield Misfit(
-                f"calibration.{name}", "was made for another request", str(request(text)), str(asked)
+                f"calibration.{name}", "was made for another request", str(request(text)), str(pinned)
             )
+    loss = recipe.quantize.loss if recipe.quantize else None
+    for name, entry in (loss.others if loss else {}).items():
+        yield from _misfits_of_others(f"quantize.loss.others.{name}", entry, lock.others.get(name))
+    given = given_imatrix(recipe)
+    expected, actual = given.file if given else "none", lock.imatrix.name if lock.imatrix else "none"
+    if expected != actual:
+        yield Misfit("quantize.imatrix", "pins another file", expected, actual)
+
+
+def _misfits_of_others(where: str, entry: OthersFile, locked: LockedOthersFile | None) -> Iterator[Misfit]:
+    asked = request(entry)
+    if locked is None or locked.asked != asked:
+        found = str(locked.asked) if locked else "no entry"
+        yield Misfit(where, "was made for another request", str(asked), found)
+    elif locked.file.name != entry.file:
+        yield Misfit(where, "pins another file", entry.file, locked.file.name)
+    else:
+        yield from _misfits_of_revision(where, entry, locked.revision)
 
 
 def _misfits_of_tasks(lock: Lock, evaluate: Evaluate | None) -> Iterator[Misfit]:
@@ -79,13 +109,13 @@ def _misfits_of_tasks(lock: Lock, evaluate: Evaluate | None) -> Iterator[Misfit]
     if missing:
         return
     suites = {name: locked.suite for name, locked in lock.suites.items()}
-    for task, _ in measured(evaluate, suites):
+    for task, _, _ in measured(evaluate, suites):
         if task not in lock.tasks:
             yield Misfit(f"evaluate.tasks {task}", "has no entry", task, "no entry")
             continue
-        for asked in lock.tasks[task].repos:
-            repo, _, revision = asked.partition("@")
-            pinned = lock.data_sets.get(asked)
+        for name in lock.tasks[task].repos:
+            repo, _, revision = name.partition("@")
+            pinned = lock.data_sets.get(name)
             where = f"evaluate.tasks {task}"
             if pinned is None or pinned.repo != repo:
                 found = pinned.repo if pinned else "no entry"
@@ -99,10 +129,10 @@ def _misfits_of_tasks(lock: Lock, evaluate: Evaluate | None) -> Iterator[Misfit]
 def _misfits_of_source(
     where: str, model: Hub | Folder | Pypi, locked: LockedSource | None
 ) -> Iterator[Misfit]:
-    asked = request(model)
-    if locked is None or locked.asked != asked:
+    wanted = request(model)
+    if locked is None or locked.asked != wanted:
         found = str(locked.asked) if locked else "no entry"
-        yield Misfit(where, "was made for another request", str(asked), found)
+        yield Misfit(where, "was made for another request", str(wanted), found)
         return
     if isinstance(model, Hub):
         yield from _misfits_of_revision(where, model, locked.revision)
@@ -114,22 +144,22 @@ def _misfits_of_source(
 
 
 def _misfits_of_adapter(where: str, model: Adapter, locked: LockedAdapter | None) -> Iterator[Misfit]:
-    asked = request(model)
-    if locked is None or locked.asked != asked:
+    wanted = request(model)
+    if locked is None or locked.asked != wanted:
         found = str(locked.asked) if locked else "no entry"
-        yield Misfit(where, "was made for another request", str(asked), found)
+        yield Misfit(where, "was made for another request", str(wanted), found)
     elif isinstance(model.adapter, Hub):
         yield from _misfits_of_revision(where, model.adapter, str(locked.revision))
     elif locked.revision is not None:
         yield Misfit(where, "pins a commit of a folder", "no commit", locked.revision)
 
 
-def _misfits_of_revision(where: str, model: Hub, revision: str) -> Iterator[Misfit]:
-    asked = model.hub.partition("@")[2]
+def _misfits_of_revision(where: str, model: Hub | OthersFile, revision: str) -> Iterator[Misfit]:
+    wanted = model.hub.partition("@")[2]
     if not COMMIT.fullmatch(revision):
-        yield Misfit(where, "pins what is not a commit", asked or "a commit", revision)
-    elif COMMIT.fullmatch(asked) and asked != revision:
-        yield Misfit(where, "pins another commit", asked, revision)
+        yield Misfit(where, "pins what is not a commit", wanted or "a commit", revision)
+    elif COMMIT.fullmatch(wanted) and wanted != revision:
+        yield Misfit(where, "pins another commit", wanted, revision)
 
 
 def check_fits(lock: Lock, recipe: Recipe, path: Path) -> None:

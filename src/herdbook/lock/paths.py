@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import RecipeError, SourceError
 from herdbook.recipe import Adapter, Folder, is_file
+from herdbook.recipe.quantize import GivenImatrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +40,14 @@ def named(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for name, text in recipe.calibration.items():
         for index, file in enumerate(text.data):
             yield f"calibration.{name}.data.{index}", file
+    if recipe.card.templates:
+        yield "card.templates", recipe.card.templates
+    if recipe.release.image:
+        yield "release.image.file", recipe.release.image.file
     for name, board in recipe.leaderboards.items():
         yield f"leaderboards.{name}.snapshot", board.snapshot
+    if recipe.quantize and isinstance(recipe.quantize.imatrix, GivenImatrix):
+        yield "quantize.imatrix.file", recipe.quantize.imatrix.file
 
 
 def is_absolute(path: str) -> bool:
@@ -121,7 +128,7 @@ def check_task(task: str, text: str, data: list[str], beside: Path) -> None:
 def _shown(text: str, beside: Path) -> Iterator[str]:
     """Yield the lines of a text, comments included, that contain the recipe's folder or the user's home.
 
-    A home such as /root, which tells nothing about its user, does not count.
+    A home such as /root, which reveals nothing about its user, does not count.
     """
     folders = {os.path.abspath(beside), os.path.realpath(beside), os.path.expanduser("~")}  # noqa: PTH100, PTH111
     known = "|".join(re.escape(folder) for folder in sorted(folders) if len(Path(folder).parts) > 2)

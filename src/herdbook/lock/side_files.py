@@ -11,7 +11,7 @@ from herdbook.errors import SourceError
 from herdbook.layout import GENERATION_CONFIG
 from herdbook.lock.tokens import describe
 from herdbook.lock.whole import read_config
-from herdbook.sources.select import TOKENIZER_CONFIG
+from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_CONFIG
 from herdbook.sources.template_syntax import wrong_template
 from herdbook.sources.tokenizer_settings import DEFAULT, read_settings, read_templates
 from herdbook.sources.vocabulary import read_vocabulary
@@ -27,7 +27,7 @@ class Tokenizer:
     """The fields of a lock's entry that are read from a tokenizer's files.
 
     Args:
-        tokens: The pin of the vocabulary; None if there is none that can be read.
+        tokens: The pin of the vocabulary; None if none can be read.
         padding: The token that fills up texts; empty if none is named.
         chat_template: Whether it has a chat template.
     """
@@ -100,6 +100,7 @@ def read_side_files(names: Collection[str], read: Callable[[str], bytes], what: 
     )
     if problem := wrong_generation(generation):
         raise SourceError(f"{what}: {GENERATION_CONFIG}: {problem}")
-    if TOKENIZER_CONFIG in names:
-        read_config(read(TOKENIZER_CONFIG), what, TOKENIZER_CONFIG)
+    for name in (TOKENIZER_CONFIG, *PROCESSOR_FILES):
+        if name in names:
+            read_config(read(name), what, name)
     return SideFiles(read_tokenizer(names, read, what), generation)

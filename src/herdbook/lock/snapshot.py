@@ -1,4 +1,4 @@
-"""Pinning a snapshot of a leaderboard: a file beside the recipe, which is fetched once if the recipe says from where.
+"""Pinning a snapshot of a leaderboard: a file beside the recipe, which is fetched once if the recipe names its origin.
 
 A leaderboard changes from day to day, so what a place was taken from is kept: the file stays beside the recipe, and is
 released. What it was at its source is compared as long as the source has it.
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from herdbook.recipe import Leaderboard
 
 
-def pin_snapshot(name: str, board: Leaderboard, beside: Path, say: Callable[[str], None]) -> LockedSnapshot:
-    """Pin a leaderboard's snapshot; fetch it first if it does not exist, and the recipe says from where.
+def pin_snapshot(
+    name: str, board: Leaderboard, beside: Path, report: Callable[[str], None]
+) -> LockedSnapshot:
+    """Pin a leaderboard's snapshot; fetch it first if it does not exist, and the recipe names its origin.
 
     Args:
         name: The leaderboard's name in the recipe.
         board: Its entry.
         beside: The recipe's folder.
-        say: Called with a line if something is fetched.
+        report: Called with a line if something is fetched.
 
     Raises:
         SourceError: If it does not exist, cannot be fetched, or differs from the file of the data set that it is to be.
@@ -39,10 +41,10 @@ def pin_snapshot(name: str, board: Leaderboard, beside: Path, say: Callable[[str
         limit = limits.SNAPSHOT_BYTES
         content = path.read_bytes() if path.is_file() else None
         if origin.dataset and origin.file:
-            repo, _, asked = origin.dataset.partition("@")
-            revision, remote = hub.file_of_data_set(repo, asked or None, origin.file)
+            repo, _, revision = origin.dataset.partition("@")
+            revision, remote = hub.file_of_data_set(repo, revision or None, origin.file)
             if content is None:
-                say(f"{name}: {origin.uri} at {revision}")
+                report(f"{name}: {origin.uri} at {revision}")
                 content = _write(path, hub.read_of_data_set(repo, revision, remote, limit))
             elif not hub.matches(content, remote):
                 raise SourceError(
@@ -50,7 +52,7 @@ def pin_snapshot(name: str, board: Leaderboard, beside: Path, say: Callable[[str
                     "or name the revision that it is of"
                 )
         elif content is None and origin.url:
-            say(f"{name}: {origin.url}")
+            report(f"{name}: {origin.url}")
             _write(path, hub.read_url(origin.url, limit))
     pinned = pin_local(beside, board.snapshot, where)
     return LockedSnapshot(**pinned.model_dump(), uri=origin.uri if origin else None, revision=revision)

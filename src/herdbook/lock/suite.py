@@ -1,4 +1,4 @@
-"""Pinning suites: the file of each, and what it says, as a recipe's own sections are read."""
+"""Pinning suites: the file of each, and its content, read like a recipe's own sections."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pin_suites(evaluate: Evaluate, beside: Path) -> dict[str, LockedSuite]:
 
 
 def check_scores(suites: Mapping[str, LockedSuite], tasks: Mapping[str, LockedTask]) -> None:
-    """Refuse scores of suites from tasks or metrics that there are not. Raises RecipeError."""
+    """Refuse scores of suites from tasks or metrics that do not exist. Raises RecipeError."""
     results = {
         name: labels_of(config) for task in tasks.values() for name, config in task.definitions.items()
     }

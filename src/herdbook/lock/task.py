@@ -23,11 +23,12 @@ from herdbook.lock.paths import check_task, problem
 from herdbook.recipe import is_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import yaml
 
     from herdbook.lock.file import LockedFile
+    from herdbook.lock.harness import ResolvedTask
 
 RESOLVED = ("include", "group", "class")  # keys of a file that is not its own definition
 
@@ -73,7 +74,7 @@ def read_task(content: bytes, name: str) -> dict[str, Any] | None:
 
 
 def _read(content: bytes, name: str) -> dict[str, Any]:
-    """Return what a task file says. Raises RecipeError if it is not a task."""
+    """Return the content of a task file. Raises RecipeError if it is not a task."""
     try:
         spec = yamlio.load(content.decode(), _Loader)
         if not isinstance(spec, dict) or _is_plain(spec):
@@ -94,21 +95,21 @@ def _is_plain(spec: dict[str, Any]) -> bool:
     return not any(key in spec for key in RESOLVED) and not any(True for _ in _functions(spec))
 
 
-def pin_tasks(asked: Sequence[str], trust: Sequence[str], beside: Path) -> dict[str, LockedTask]:
+def pin_tasks(names: Sequence[str], trust: Sequence[str], beside: Path) -> dict[str, LockedTask]:
     """Pin tasks, by their names and files, as they are named relative to the recipe.
 
     Args:
-        asked: The tasks.
+        names: The tasks.
         trust: The files of code that tasks may run.
         beside: The recipe's folder.
 
     Raises:
-        RecipeError: If a task does not exist, cannot be measured as it is, or runs code that nobody trusted.
+        RecipeError: If a task does not exist, cannot be measured as it is, or runs code that is not trusted.
         SourceError: If a file does not exist.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, ResolvedTask] = {}
     files: dict[str, Path] = {}
-    for task in filter(is_file, asked):
+    for task in filter(is_file, names):
         pin_local(beside, task, "evaluate.tasks")
         spec = _read((beside / task).read_bytes(), task)
         if _is_plain(spec):
@@ -121,14 +122,35 @@ def pin_tasks(asked: Sequence[str], trust: Sequence[str], beside: Path) -> dict[
         else:
             _Pinning(task, beside, trust).check(spec)
             files[task] = beside / task
-    names = [task for task in asked if not is_file(task)]
-    found |= resolve(names, files) if names or files else {}
-    pinned = {task: _Pinning(task, beside, trust).pin(found[task]) for task in asked}
+    registered = [task for task in names if not is_file(task)]
+    found |= resolve(registered, files) if registered or files else {}
+    pinned = {task: _Pinning(task, beside, trust).pin(found[task]) for task in names}
     _refuse_equal_names(pinned)
     used = {file.name for locked in pinned.values() for file in locked.sources}
     if idle := [path for path in trust if os.path.normpath(path) not in used]:
         raise RecipeError(f"evaluate.trust: {idle[0]}: no task runs it; leave it out")
     return pinned
+
+
+def resolve_again(
+    locked: Mapping[str, LockedTask], beside: Path, trust: Sequence[str]
+) -> dict[str, LockedTask]:
+    """Return what lm-eval makes of tasks, without their data, which need not be there.
+
+    Args:
+        locked: The tasks, by their names and files.
+        beside: The recipe's folder, or one with copies of the files that tasks are made of.
+        trust: The files of code that tasks may run; none is run.
+
+    Raises:
+        RecipeError: If lm-eval has no such task, or cannot read one.
+        SourceError: If lm-eval is not installed, or gave no answer.
+    """
+    found = resolve(
+        [task for task in locked if not is_file(task)],
+        {task: beside / task for task in filter(is_file, locked)},
+    )
+    return {task: _Pinning(task, beside, trust).resolved(found[task]) for task in locked}
 
 
 class _Pinning:
@@ -142,7 +164,7 @@ class _Pinning:
         self._sources: dict[str, LockedFile] = {}
 
     def check(self, spec: dict[str, Any]) -> None:
-        """Refuse what can be seen without lm-eval: files that are missing, and code that nobody trusted."""
+        """Refuse what can be seen without lm-eval: files that are missing, and code that is not trusted."""
         folder = (self._beside / self._task).parent
         listed = spec.get("include") or []
         for name in listed if isinstance(listed, list) else [listed]:
@@ -156,8 +178,8 @@ class _Pinning:
         if self._problems:
             raise RecipeError([f"{self._where}: {wrong}" for wrong in self._problems])
 
-    def pin(self, found: dict[str, Any]) -> LockedTask:
-        """Return its pins, from what it was resolved to. Raises RecipeError if something is wrong with it."""
+    def resolved(self, found: ResolvedTask) -> LockedTask:
+        """Return its pins but for its data, from what it was resolved to. Raises RecipeError if something is wrong with it."""
         local = is_file(self._task)
         file = pin_local(self._beside, self._task, "evaluate.tasks") if local else None
         own = (self._beside / self._task).resolve()
@@ -169,6 +191,18 @@ class _Pinning:
             where = "" if name == found["name"] else f"{name}: "
             self._problems += [f"{where}{wrong}" for wrong in problems_of(config)]
         self._refuse()
+        return LockedTask(
+            name=found["name"],
+            file=file,
+            sources=tuple(self._sources[name] for name in sorted(self._sources)),
+            definitions=definitions,
+            groups={name: LockedGroup(**group) for name, group in found["groups"].items()},
+        )
+
+    def pin(self, found: ResolvedTask) -> LockedTask:
+        """Return its pins, from what it was resolved to. Raises RecipeError if something is wrong with it."""
+        local, locked = is_file(self._task), self.resolved(found)
+        definitions = locked.definitions
         names = sorted({name for config in definitions.values() for name in data_files(config)})
         if names and not local:
             raise RecipeError(
@@ -182,15 +216,8 @@ class _Pinning:
         data = tuple(pin_local(folder, name, self._where) for name in names)
         for pinned in data:
             if not (folder / pinned.name).read_bytes().strip():
-                raise RecipeError(f"{self._where}: {pinned.name} is empty; there is nothing to measure")
-        return LockedTask(
-            name=found["name"],
-            file=file,
-            sources=tuple(self._sources[name] for name in sorted(self._sources)),
-            data=data,
-            definitions=definitions,
-            groups={name: LockedGroup(**group) for name, group in found["groups"].items()},
-        )
+                raise RecipeError(f"{self._where}: {pinned.name} is empty, so nothing can be measured")
+        return locked.model_copy(update={"data": data})
 
     def _placed(self, value: Any) -> Any:
         """Return a definition in which each function has the place of its code in the place of a folder of this machine."""
@@ -254,12 +281,12 @@ def _functions(value: Any) -> Iterator[dict[str, Any]]:
 def _refuse_equal_names(pinned: dict[str, LockedTask]) -> None:
     """Refuse two tasks of one name, by which lm-eval and the results identify a task."""
     entries: dict[str, str] = {}
-    for asked, locked in pinned.items():
+    for task, locked in pinned.items():
         for name in (*locked.definitions, *locked.groups):
             if name in entries:
                 raise RecipeError(
-                    f"evaluate.tasks: {entries[name]} and {asked} are both named {name!r} (`task:`). Change one of the names"
-                    if is_file(asked) and is_file(entries[name])
-                    else f"evaluate.tasks: {name} is measured twice, by {entries[name]} and by {asked}. Leave one of them out"
+                    f"evaluate.tasks: {entries[name]} and {task} are both named {name!r} (`task:`). Change one of the names"
+                    if is_file(task) and is_file(entries[name])
+                    else f"evaluate.tasks: {name} is measured twice, by {entries[name]} and by {task}. Leave one of them out"
                 )
-            entries[name] = asked
+            entries[name] = task

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def describe(vocabulary: Vocabulary | None) -> LockedTokens | None:
-    """Return the pin of a vocabulary; None if there is none."""
+    """Return the pin of a vocabulary; None without one."""
     if not vocabulary:
         return None
     last = max(vocabulary, key=lambda token: (vocabulary[token], token))

@@ -245,24 +245,24 @@ class _Vocabularies:
                     )
             yield token, LockedChoice(id=tokens[token], row=row)
 
-    def _template(self, where: str, asked: str | None, model: Section) -> str | None:
-        """Return the text of a chat template that the recipe names; None to keep the one that there is."""
-        if asked is None:
+    def _template(self, where: str, named: str | None, model: Section) -> str | None:
+        """Return the text of a chat template that the recipe names; None to keep the existing one."""
+        if named is None:
             return None
-        if asked == AUTO:
+        if named == AUTO:
             found = [(self._of(name).template or "").strip() for name in _inputs(model)]
             if not any(found):
                 raise RecipeError(f"{where}.chat_template: none of the models has a chat template")
             return Counter(filter(None, found)).most_common(1)[0][0]
-        if asked in CHAT_TEMPLATES:
-            return CHAT_TEMPLATES[asked]
-        if asked not in self._recipe.models:
-            if problem := wrong_template([asked]):
+        if named in CHAT_TEMPLATES:
+            return CHAT_TEMPLATES[named]
+        if named not in self._recipe.models:
+            if problem := wrong_template([named]):
                 raise RecipeError(f"{where}.chat_template: is not one that transformers can use: {problem}")
-            return asked
-        template = self._of(asked).template
+            return named
+        template = self._of(named).template
         if template is None:
-            raise RecipeError(f"{where}.chat_template: the tokenizer of {asked!r} has no chat template")
+            raise RecipeError(f"{where}.chat_template: the tokenizer of {named!r} has no chat template")
         return template
 
 

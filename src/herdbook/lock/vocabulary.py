@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from herdbook.recipe import Section
 
@@ -52,7 +50,7 @@ class LockedVocabulary(Section):
         files: The SHA-256 of each file of the tokenizer that is not as ``origin`` has it.
     """
 
-    asked: dict[str, Any]
+    asked: dict[str, JsonValue]
     origin: str
     models: dict[str, str]
     tokens: LockedTokens

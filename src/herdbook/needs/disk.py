@@ -5,6 +5,7 @@ Sizes of weights and of quantized files are exact, up to their headers; those of
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from typing import TYPE_CHECKING
@@ -14,7 +15,19 @@ from herdbook.errors import RecipeError
 from herdbook.files import clone
 from herdbook.needs.layerwise import FLOAT32, PROMPT_BYTES
 from herdbook.needs.memory import FLOAT64
-from herdbook.plan import Conversion, Evaluation, EvaluationData, Node, Part, Quantized, RoutingReport, Search
+from herdbook.plan import (
+    Conversion,
+    Evaluation,
+    EvaluationData,
+    FileLoss,
+    Imatrix,
+    Node,
+    Part,
+    Quantized,
+    Reference,
+    RoutingReport,
+    Search,
+)
 from herdbook.plan.operation import FetchFile, FetchGguf, FetchRanges, MakeRouters
 from herdbook.recipe import Folder, Hub, Pypi
 from herdbook.recipe.moe import GATES
@@ -52,11 +65,19 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
             return _search(plan, subject)
         case Evaluation():
             # The tasks' data as tables: the documents, and the requests built from them.
-            return LEAST_BYTES + 4 * evaluation_data_bytes(plan)
+            return LEAST_BYTES + 4 * evaluation_data_bytes(plan, subject)
         case EvaluationData():
             return LEAST_BYTES + 5 * subject.size_bytes  # the files, and the documents in them as tables
         case RoutingReport() | Node():
             return LEAST_BYTES
+        case Reference():
+            return LEAST_BYTES + reference_bytes(plan, subject)
+        case FileLoss():
+            return LEAST_BYTES + (subject.locked.file.size_bytes if subject.locked else 0)
+        case Imatrix():
+            return LEAST_BYTES + 8 * sum(
+                math.prod((*shape[:-2], shape[-1])) for shape in subject.tensors.values()
+            )
         case Conversion():
             return VOCABULARY_BYTES
         case Quantized():
@@ -67,10 +88,20 @@ def disk_bytes(plan: Plan, subject: Subject | None) -> int:
             return CARD_BYTES + LISTED_BYTES * sum(len(part.tensors) for part in plan.parts.values())
 
 
-def evaluation_data_bytes(plan: Plan) -> int:
+def reference_bytes(plan: Plan, item: Reference) -> int:
+    """Return the size of what is kept of a model's predictions: the last hidden state of each token, in float32."""
+    texts = [plan.recipe.calibration[name] for name in item.texts]
+    tokens = sum(text.windows * text.tokens for text in texts)
+    return FLOAT32 * tokens * int(item.node.config["hidden_size"])
+
+
+def evaluation_data_bytes(plan: Plan, item: Evaluation) -> int:
     """Return the size of the data that tasks read: files beside the recipe, and data sets on the Hub."""
-    local = sum(file.size_bytes for task in plan.lock.tasks.values() for file in task.data)
-    return local + (plan.data.size_bytes if plan.data else 0)
+    tasks = [task for task, _ in item.group.tasks]
+    repos = {repo for task in tasks for repo in task.repos}
+    files = [file for task in tasks for file in task.data]
+    files += [file for repo in repos for file in plan.lock.data_sets[repo].files]
+    return sum(file.size_bytes for file in files)
 
 
 def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
@@ -92,6 +123,7 @@ def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
                 files[(str(file.sha256 or file.git_blob),)] = file.size_bytes
         if read_in_part:
             files |= {(part.key,): part.size_bytes for part in parts}
+    files |= {(str(item.file.sha256),): item.file.size_bytes for item in plan.lock.others.values()}
     return sum(files.values()) + (plan.data.size_bytes if plan.data else 0)
 
 
@@ -159,6 +191,8 @@ def large_files(plan: Plan) -> Iterator[tuple[Path, int]]:
         yield plan.layout.decompositions, vectors_bytes(tensor.shape, 1)
     for item in plan.quantized:
         yield plan.layout.quantized(item), item.size_bytes
+    if plan.reference:
+        yield plan.layout.reference(plan.reference), reference_bytes(plan, plan.reference)
 
 
 def is_link(plan: Plan, part: Part) -> bool:

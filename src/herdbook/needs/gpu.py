@@ -55,7 +55,7 @@ def gpus(plan: Plan, subject: Subject | None, gpu_bytes: int | None) -> int:
             if gpu_bytes is None:
                 return 1
             room = USABLE * gpu_bytes - LIBRARIES_BYTES - pass_bytes(plan, subject)
-            return max(1, -int(-weight_bytes(plan) * subject.node.parameters // max(room, 1)))
+            return max(1, -int(-weight_bytes(subject) * subject.node.parameters // max(room, 1)))
     return 0
 
 
@@ -124,7 +124,7 @@ def _search(plan: Plan, search: Search) -> int:
 
 def evaluation_bytes(plan: Plan, item: Evaluation, count: int) -> int:
     """Return the memory that a measurement needs on each of ``count`` GPUs that hold the whole model, in bytes."""
-    return LIBRARIES_BYTES + weight_bytes(plan) * item.node.parameters // count + pass_bytes(plan, item)
+    return LIBRARIES_BYTES + weight_bytes(item) * item.node.parameters // count + pass_bytes(plan, item)
 
 
 def _least_evaluation(plan: Plan, item: Evaluation) -> int:
@@ -132,7 +132,7 @@ def _least_evaluation(plan: Plan, item: Evaluation) -> int:
     layers: dict[int | None, int] = {}
     for name, (_, tensor) in item.node.tensors.items():
         layers[layer_of(name)] = layers.get(layer_of(name), 0) + tensor.elements
-    return LIBRARIES_BYTES + 2 * weight_bytes(plan) * max(layers.values()) + pass_bytes(plan, item)
+    return LIBRARIES_BYTES + 2 * weight_bytes(item) * max(layers.values()) + pass_bytes(plan, item)
 
 
 def check_gpu(plan: Plan, gpu_bytes: int | None) -> None:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.dense import layer_of
 from herdbook.architectures.form import is_known
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.layerwise import FLOAT32, LOGITS, reading
 from herdbook.needs.ranks import rank_rules
-from herdbook.plan import Conversion, Evaluation, EvaluationData, Node, Part, Quantized, RoutingReport, Search
+from herdbook.plan import (
+    Conversion,
+    Evaluation,
+    EvaluationData,
+    FileLoss,
+    Imatrix,
+    Node,
+    Part,
+    Quantized,
+    Reference,
+    RoutingReport,
+    Search,
+)
 from herdbook.plan.operation import (
     DrawRouters,
     FetchFile,
@@ -28,7 +40,7 @@ from herdbook.plan.operation import (
 from herdbook.recipe.rank import Clustered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from herdbook.plan import Plan, Tensor
     from herdbook.plan.jobs import Subject
@@ -53,6 +65,8 @@ ELEMENT_BYTES = 12
 TOKENS_AT_ONCE = 2048
 # The rows that ``herdbook.inference.mixture`` passes through an expert together.
 ROWS = 512
+# The rows that ``herdbook.steps.loss.divergence`` compares together; of each, two predictions in float32 and float64, and copies.
+LOSS_ROWS, LOSS_ROW_BYTES = 64, 2 * 4 + 5 * 8
 # A guess of the tokens of all prompts together.
 PROMPT_TOKENS = 512
 
@@ -72,12 +86,20 @@ def memory_bytes(plan: Plan, subject: Subject | None, threads: int = 1) -> int:
             first, further = _search(plan, subject)
         case Evaluation():
             further = pass_bytes(plan, subject)
-            first = TORCH_BYTES + _weights(plan, subject) + further
+            first = TORCH_BYTES + _weights(subject) + further
         case EvaluationData():
             first, further = TORCH_BYTES + 4 * subject.size_bytes, 0  # documents as Python's objects
         case RoutingReport():
             further = _report_thread(plan, subject)
             first = TORCH_BYTES + report_data_bytes(plan, subject)
+        case Reference() | FileLoss():
+            item = subject if isinstance(subject, Reference) else subject.reference
+            further = _loss_thread(item)
+            # two output matrices, of which one may be dequantized at the moment
+            heads = 2 * FLOAT32 * item.node.config["vocab_size"] * item.node.config["hidden_size"]
+            first = TORCH_BYTES + read_bytes(plan, item.node.config, item.texts) + heads + further
+        case Imatrix():
+            first, further = TORCH_BYTES + matrix_data_bytes(plan, subject), _matrix_thread(plan)
         case Conversion():
             first, further = TORCH_BYTES, 0  # the converter and the vocabulary
         case Quantized():
@@ -238,16 +260,15 @@ def pass_bytes(plan: Plan, item: Evaluation) -> int:
     return 3 * FLOAT32 * TOKENS_AT_ONCE * batch * vocabulary
 
 
-def weight_bytes(plan: Plan) -> int:
+def weight_bytes(item: Evaluation) -> int:
     """Return the bytes of one weight of a measured model."""
-    settings = plan.recipe.evaluate
-    return FLOAT32 if settings is None or settings.dtype == "float32" else FLOAT32 // 2
+    return FLOAT32 if item.group.dtype == "float32" else FLOAT32 // 2
 
 
-def _weights(plan: Plan, item: Evaluation) -> int:
+def _weights(item: Evaluation) -> int:
     if item.quantized:  # which is dequantized to float32 first
         return 2 * FLOAT32 * item.node.parameters + stacking_bytes(item.node)
-    return weight_bytes(plan) * item.node.parameters + stacking_bytes(item.node, weight_bytes(plan))
+    return weight_bytes(item) * item.node.parameters + stacking_bytes(item.node, weight_bytes(item))
 
 
 def stacking_bytes(node: Node, width: int = FLOAT32) -> int:
@@ -272,14 +293,33 @@ def stacking_bytes(node: Node, width: int = FLOAT32) -> int:
 
 def report_data_bytes(plan: Plan, report: RoutingReport) -> int:
     """Return the memory of a mixture's weights and of the texts while its routers are measured."""
-    config = report.node.config
-    texts = [plan.recipe.calibration[name] for name in report.texts]
-    tokens = PROMPT_TOKENS + sum(text.windows * text.tokens for text in texts)
+    return read_bytes(plan, report.node.config, report.texts, PROMPT_TOKENS)
+
+
+def read_bytes(plan: Plan, config: Mapping[str, Any], names: Sequence[str], more: int = 0) -> int:
+    """Return the memory of a model's weights and of texts while it reads these layer by layer, one expert at a time.
+
+    Args:
+        plan: The plan.
+        config: The model's configuration.
+        names: The texts.
+        more: Further tokens that are read with them.
+    """
+    texts = [plan.recipe.calibration[name] for name in names]
+    tokens = more + sum(text.windows * text.tokens for text in texts)
+    longest = max((text.tokens for text in texts), default=0)
     layer = 8 * config["hidden_size"] ** 2 + 3 * config["hidden_size"] * config["intermediate_size"]
     # streams before and after a layer, inputs and outputs of the MLPs; an expert's activations; logits of a window
     held = tokens * (5 * config["hidden_size"] + 2 * config["intermediate_size"])
-    head = config["vocab_size"] * (config["hidden_size"] + _longest(plan, report))
+    head = config["vocab_size"] * (config["hidden_size"] + longest)
     return FLOAT32 * int(2 * layer + held + 2 * head)
+
+
+def _loss_thread(item: Reference) -> int:
+    """Return the memory of each further thread of a loss: the predictions of some tokens, or some rows of an expert's input."""
+    config = item.node.config
+    logits = LOSS_ROWS * LOSS_ROW_BYTES * config["vocab_size"]
+    return int(max(logits, 3 * FLOAT32 * ROWS * config["intermediate_size"]))
 
 
 def _report_thread(plan: Plan, report: RoutingReport) -> int:
@@ -287,6 +327,34 @@ def _report_thread(plan: Plan, report: RoutingReport) -> int:
     config = report.node.config
     logits = LOGITS * _longest(plan, report) * config["vocab_size"]
     return FLOAT32 * int(max(logits, 3 * ROWS * config["intermediate_size"]))
+
+
+def matrix_data_bytes(plan: Plan, matrix: Imatrix) -> int:
+    """Return the memory of a model's weights, of the texts and of the sums while an importance matrix is computed."""
+    config = plan.released.config
+    tokens = sum(
+        plan.recipe.calibration[name].windows * plan.recipe.calibration[name].tokens for name in matrix.texts
+    )
+    widest = max((_mlp_width(config), config["hidden_size"]))
+    layer = 8 * config["hidden_size"] ** 2 + 3 * config["hidden_size"] * widest
+    held = (
+        tokens * 5 * config["hidden_size"]
+    )  # streams before and after a layer, inputs and outputs of the MLPs
+    sums = 3 * sum(math.prod((*shape[:-2], shape[-1])) for shape in matrix.tensors.values())
+    return FLOAT32 * int(2 * layer + held + sums) + _matrix_thread(plan)
+
+
+def _matrix_thread(plan: Plan) -> int:
+    """Return the memory of each further thread: a window inside a layer, and squares in float64."""
+    longest = max((text.tokens for text in plan.recipe.calibration.values()), default=0)
+    rows = max(longest, ROWS)
+    return int(
+        5 * FLOAT32 * rows * max(_mlp_width(plan.released.config), plan.released.config["hidden_size"])
+    )
+
+
+def _mlp_width(config: Mapping[str, Any]) -> int:
+    return max(int(config[key]) for key in ("intermediate_size", "moe_intermediate_size") if config.get(key))
 
 
 def _longest(plan: Plan, report: RoutingReport) -> int:

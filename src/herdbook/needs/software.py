@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
-from herdbook.plan import Conversion, Evaluation, EvaluationData, Quantized
+from herdbook.plan import Conversion, Evaluation, EvaluationData, Imatrix, Quantized
 from herdbook.tools.converter import CONVERTER
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def extra(subject: Subject | None) -> tuple[str, str] | None:
     match subject:
         case Conversion():
             return "gguf", "quantize"
-        case Quantized():
+        case Imatrix() | Quantized():
             return "libgguf", "quantize"
         case Evaluation() | EvaluationData():
             return "lm_eval", "evaluate"

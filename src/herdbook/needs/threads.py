@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.needs.memory import memory_bytes
-from herdbook.plan import Evaluation, Part, Quantized, RoutingReport, Search
+from herdbook.plan import Evaluation, FileLoss, Imatrix, Part, Quantized, Reference, RoutingReport, Search
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan
@@ -36,7 +36,7 @@ def threads(plan: Plan, subject: Subject | None, *, on_gpu: bool = False) -> int
             return 1 if on_gpu else _cores_for(memory_bytes(plan, subject))
         case Quantized():
             return max(2, _cores_for(plan.released.size_bytes))
-        case RoutingReport():
+        case RoutingReport() | Imatrix() | Reference() | FileLoss():
             return max(4, _cores_for(plan.released.size_bytes))
     return 1
 

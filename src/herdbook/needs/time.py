@@ -16,7 +16,19 @@ from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.disk import evaluation_data_bytes, fetch_bytes
 from herdbook.needs.layerwise import PROMPT_BYTES
 from herdbook.needs.ranks import rank_rules
-from herdbook.plan import Conversion, Evaluation, EvaluationData, Node, Part, Quantized, RoutingReport, Search
+from herdbook.plan import (
+    Conversion,
+    Evaluation,
+    EvaluationData,
+    FileLoss,
+    Imatrix,
+    Node,
+    Part,
+    Quantized,
+    Reference,
+    RoutingReport,
+    Search,
+)
 from herdbook.plan.operation import MakeRouters
 from herdbook.recipe import Moe
 from herdbook.recipe.rank import Clustered
@@ -103,6 +115,18 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
             return rates.start + subject.size_bytes * (1 / rates.network + 1 / rates.disk)
         case RoutingReport():
             return _report(plan, subject, threads, rates)
+        case Reference():
+            passes = 2 if subject.has_control else 1
+            return rates.start + passes * _reading(plan, subject, threads, rates)
+        case FileLoss():
+            fetched = subject.locked.file.size_bytes / rates.network if subject.locked else 0
+            unpacked = ELEMENTWISE * plan.released.parameters / rates.float32
+            return rates.start + fetched + unpacked + _reading(plan, subject.reference, threads, rates)
+        case Imatrix():
+            texts = [plan.recipe.calibration[name] for name in subject.texts]
+            tokens = sum(text.windows * text.tokens for text in texts)
+            read = plan.released.size_bytes / rates.disk if texts else 0
+            return rates.start + read + _forward_operations(plan.released, tokens) / rates.float32 / threads
         case Conversion():
             return rates.start  # the vocabulary alone
         case Quantized():
@@ -168,7 +192,7 @@ def _search(plan: Plan, search: Search, threads: int, rates: Rates) -> float:
 
 def _evaluation(plan: Plan, item: Evaluation, threads: int, rates: Rates) -> float:
     """Return the time of measuring a model on the data of all tasks."""
-    tokens = evaluation_data_bytes(plan) / rates.token_bytes
+    tokens = evaluation_data_bytes(plan, item) / rates.token_bytes
     node = item.node
     unpacked = ELEMENTWISE * node.parameters / rates.float32 if item.quantized else 0
     return (
@@ -187,6 +211,16 @@ def _report(plan: Plan, report: RoutingReport, threads: int, rates: Rates) -> fl
     tokens += sum(text.windows * text.tokens for text in texts)
     forward = _forward_operations(report.node, tokens) / rates.float32 / threads
     return rates.start + report.node.size_bytes / rates.disk + forward
+
+
+def _reading(plan: Plan, item: Reference, threads: int, rates: Rates) -> float:
+    """Return the time of one pass of texts through a model, and of comparing its predictions with another one's."""
+    texts = [plan.recipe.calibration[name] for name in item.texts]
+    tokens = sum(text.windows * text.tokens for text in texts)
+    vocabulary = item.node.config["vocab_size"]
+    compared = tokens * vocabulary * (4 * item.node.config["hidden_size"] + ELEMENTWISE)
+    computed = _forward_operations(item.node, tokens) + compared
+    return float(item.node.size_bytes / rates.disk + computed / rates.float32 / threads)
 
 
 def _read_bytes(tensor: Tensor) -> int:

@@ -2,6 +2,8 @@
 
 from herdbook.plan.data import EvaluationData
 from herdbook.plan.evaluate import Evaluation
+from herdbook.plan.imatrix import Imatrix
+from herdbook.plan.loss import FileLoss, Reference
 from herdbook.plan.model import Node, Origin, Part, Search, Tensor
 from herdbook.plan.plan import Plan, load, make
 from herdbook.plan.quantize import Conversion, Quantized
@@ -11,11 +13,14 @@ __all__ = [
     "Conversion",
     "Evaluation",
     "EvaluationData",
+    "FileLoss",
+    "Imatrix",
     "Node",
     "Origin",
     "Part",
     "Plan",
     "Quantized",
+    "Reference",
     "RoutingReport",
     "Search",
     "Tensor",

@@ -25,7 +25,7 @@ def check_adapter_tokens(lock: Lock, nodes: Mapping[str, Node]) -> list[str]:
         Warnings, one line each.
 
     Raises:
-        RecipeError: If an adapter was trained with tokens that its model does not have, or that have other ids there.
+        RecipeError: If an adapter was trained with tokens that its model does not have, or that have other ids in it.
     """
     known = {difference.between: difference for difference in lock.token_differences}
     problems: list[str] = []
@@ -52,7 +52,7 @@ def check_adapter_tokens(lock: Lock, nodes: Mapping[str, Node]) -> list[str]:
         low, high = sorted((mine.sha256, theirs.sha256))
         if (low, high) not in known:
             problems.append(
-                f"{where}: its tokenizer has other tokens than that of {origin!r}, and the lock does not say which. Run "
+                f"{where}: its tokenizer has other tokens than that of {origin!r}, and the lock does not list them. Run "
                 "`herdbook lock`"
             )
             continue

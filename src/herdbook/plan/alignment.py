@@ -236,7 +236,7 @@ def row_tensor(tensor: Tensor, runs: list[Run], rows: int, origins: Sequence[Ori
     Args:
         tensor: The tensor, but for its rows.
         runs: The runs of rows.
-        rows: How many rows there are.
+        rows: The number of rows.
         origins: The tensor of each model that the runs name by its place.
     """
     cited = tuple(origins[place] for run in runs for place, _ in parts_of(run))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from herdbook import licensing
 from herdbook import lock as locks
 from herdbook.files import sha256_file
 from herdbook.key import digest
@@ -12,6 +13,7 @@ from herdbook.layout import (
     COMPARISONS,
     LINEAGE_FIGURE,
     MEASUREMENTS_FIGURE,
+    NOTICE,
     ROUTING_FIGURE,
     SPECTRUM_FIGURE,
     eval_results,
@@ -39,6 +41,8 @@ def card_files(plan: Plan) -> list[str]:
     return [
         CARD,
         LINEAGE_FIGURE,
+        NOTICE,
+        *(name for source in plan.licensed for name in source.files),
         *([MEASUREMENTS_FIGURE] if plan.evaluations else []),
         *([COMPARISONS] if compared(plan) else []),
         *(eval_results(benchmark.task) for benchmark in plan.recipe.benchmarks),
@@ -58,7 +62,9 @@ def card_inputs(plan: Plan) -> list[Path]:
         *(plan.layout.samples(item) for item in compared(plan)),
         *([plan.layout.report(plan.report)] if plan.report else []),
         *(plan.layout.quantized_record(item) for item in plan.quantized),
+        *(plan.layout.loss(item) for item in plan.losses),
         *(plan.beside_recipe(board.snapshot) for board in plan.recipe.leaderboards.values()),
+        *(plan.beside_recipe(template.name) for template in plan.lock.templates.values()),
     ]
 
 
@@ -71,10 +77,13 @@ def card_key(plan: Plan) -> str:
             "models": {name: node.key for name, node in plan.nodes.items()},
             "evaluations": [item.key for item in plan.evaluations],
             "quantized": [item.key for item in plan.quantized],
+            "losses": [item.key for item in plan.losses],
+            "imatrix": plan.imatrix.key if plan.imatrix else None,
             "routing": plan.report.key if plan.report else None,
             "recipe": sha256_file(plan.recipe_path),
             "lock": sha256_file(locks.path_for(plan.recipe_path)),
             "code": CARD_CODE.describe().json,
+            "licenses": sha256_file(licensing.PATH),
             "templates": {path.relative_to(folder).as_posix(): sha256_file(path) for path in templates},
         }
     )

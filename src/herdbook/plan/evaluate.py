@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from herdbook.key import SHORT, digest
-from herdbook.plan.asked import asked_tasks
+from herdbook.plan.asked import Group, groups
 from herdbook.plan.code import TOKENIZERS, Code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from herdbook.lock import Lock
     from herdbook.plan.model import Node
     from herdbook.plan.quantize import Quantized
-    from herdbook.recipe import Asked, Recipe
+    from herdbook.recipe import Asked, Evaluate, Recipe
 
 EVALUATE_CODE = Code(
     "evaluate",
@@ -38,16 +38,17 @@ RUNTIME_CODE = Code(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measurement of a model of the graph, or of a quantized file of the released one.
+    """The measurement of a model of the graph, or of a quantized file of the released one, on one group of tasks.
 
     Args:
-        name: Its name on the card.
+        name: The name on the card of what is measured; its measurements on other groups have the same.
         node: The model.
         quantized: The quantized file of the model, if that is measured.
         key: Digest that identifies it.
         settings: How it is measured, as JSON.
-        runtime: What runs the quantized file; empty if it is dequantized.
+        group: The tasks.
         made_as: Name of the first measurement with the same key, whose file it shares; empty if it is the first.
+        runtime: What runs the quantized file; empty if it is dequantized.
     """
 
     name: str
@@ -55,17 +56,23 @@ class Evaluation:
     quantized: Quantized | None
     key: str
     settings: dict[str, Any] = field(hash=False)
+    group: Group = field(hash=False)
     made_as: str = ""
     runtime: str = ""
 
     @property
+    def label(self) -> str:
+        """Its name, with that of the group."""
+        return _label(self.name, self.group)
+
+    @property
     def id(self) -> str:
         """Name of its result file, without suffix."""
-        return f"{self.made_as or self.name}-{self.key[:SHORT]}"
+        return f"{_label(self.made_as or self.name, self.group)}-{self.key[:SHORT]}"
 
     @property
     def about(self) -> dict[str, Any]:
-        """What its result says of how it was measured, as JSON."""
+        """What its result states about how it was measured, as JSON."""
         return {
             "operation": "evaluate",
             "key": self.key,
@@ -78,59 +85,79 @@ class Evaluation:
 def plan_evaluations(
     recipe: Recipe, lock: Lock, nodes: Mapping[str, Node], quantized: Iterable[Quantized]
 ) -> tuple[Evaluation, ...]:
-    """Return the measurements: models in the recipe's order, then quantized files."""
+    """Return the measurements: models in the recipe's order, then quantized files; of each, one for each group of tasks."""
     section = recipe.evaluate
     if section is None:
         return ()
-    asked = asked_tasks(recipe, lock)
-    settings: dict[str, Any] = {
-        "operation": "evaluate",
-        "tasks": [{**task.model_dump(mode="json"), "asked": own.given} for task, own in asked],
-        "data_sets": {name: one.model_dump(mode="json") for name, one in lock.data_sets.items()},
-        "harness": lock.harness.model_dump(mode="json") if lock.harness else None,
-        "batch_size": section.batch_size,
-        **({} if section.dtype == "float32" else {"dtype": section.dtype}),  # as older records have it
-        "code": EVALUATE_CODE.describe().json,
-    }
-
-    measured_with: dict[str, Any] = {
-        "limit": section.limit,
-        "batch_size": section.batch_size,
-        "dtype": section.dtype,
-    }
-    if own_settings := {
-        task.name: found for task, own in asked if (found := _of_its_own(own, section.limit))
-    }:
-        measured_with["tasks"] = own_settings
+    asked = groups(recipe, lock)
     first: dict[str, str] = {}
 
-    def planned(name: str, node: Node, item: Quantized | None, runtime: str = "") -> Evaluation:
+    def planned(name: str, node: Node, item: Quantized | None, runtime: str = "") -> Iterator[Evaluation]:
         code = RUNTIME_CODE if runtime else DEQUANTIZE_CODE
         measured = {"key": item.key, "code": code.describe().json} if item else None
         own = {"runtime": runtime, "batch_size": 1, "dtype": "as stored"} if runtime else {}
-        key = digest({**settings, **own, "model": node.key, "quantized": measured})
-        made_as = first.setdefault(key, name)
-        return Evaluation(
-            name, node, item, key, {**measured_with, **own}, made_as if made_as != name else "", runtime
-        )
+        for group in asked:
+            settings = _settings(section, lock, group)
+            key = digest({**settings, **own, "model": node.key, "quantized": measured})
+            made_as = first.setdefault(key, name)
+            said = {**_said(section, group), **own}
+            yield Evaluation(name, node, item, key, said, group, made_as if made_as != name else "", runtime)
 
-    models = [planned(name, nodes[name], None) for name in section.models]
+    models = [item for name in section.models for item in planned(name, nodes[name], None)]
     if not (recipe.quantize and recipe.quantize.evaluate):
         return tuple(models)
     released = nodes[recipe.release.model]
     files = list(quantized)
-    runtime = recipe.quantize.runtime
-    return (
-        *models,
-        *(planned(f"{released.name}.{item.method}", released, item) for item in files),
-        *(
-            planned(f"{released.name}.{item.method}.{runtime}", released, item, runtime)
-            for item in files
-            if runtime
-        ),
-    )
+    for runtime in dict.fromkeys(("", recipe.quantize.runtime or "")):
+        for file in files:
+            name = ".".join([released.name, file.method, *([runtime] if runtime else [])])
+            models += planned(name, released, file, runtime)
+    return tuple(models)
 
 
-def _of_its_own(asked: Asked, limit: int | None) -> dict[str, Any]:
-    """Return the settings of a task, but for the limit of all tasks."""
-    return {name: value for name, value in asked.given.items() if (name, value) != ("limit", limit)}
+def measured_as(evaluations: Iterable[Evaluation], name: str) -> tuple[Evaluation, ...]:
+    """Return the measurements of a model of the graph, on all groups of tasks."""
+    return tuple(item for item in evaluations if item.name == name and item.quantized is None)
+
+
+def _label(name: str, group: Group) -> str:
+    return ".".join([name, *([group.name] if group.name else [])])
+
+
+def _settings(section: Evaluate, lock: Lock, group: Group) -> dict[str, Any]:
+    """Return all that decides a measurement besides what is measured, as JSON."""
+    read = {name for locked, _ in group.tasks for name in locked.repos}
+    return {
+        "operation": "evaluate",
+        "tasks": [{**locked.model_dump(mode="json"), "asked": _own(asked)} for locked, asked in group.tasks],
+        "data_sets": {
+            name: one.model_dump(mode="json") for name, one in lock.data_sets.items() if name in read
+        },
+        "harness": lock.harness.model_dump(mode="json") if lock.harness else None,
+        "batch_size": section.batch_size,
+        **({} if group.dtype == "float32" else {"dtype": group.dtype}),  # as older records have it
+        "code": EVALUATE_CODE.describe().json,
+    }
+
+
+def _said(section: Evaluate, group: Group) -> dict[str, Any]:
+    """Return what a measurement states of its settings: those of single tasks only where they differ from the others."""
+    said: dict[str, Any] = {
+        "limit": section.limit,
+        "batch_size": section.batch_size,
+        "dtype": group.dtype,
+    }
+    if group.suite:
+        said["suite"] = group.suite
+    if own := {locked.name: found for locked, asked in group.tasks if (found := _own(asked, section.limit))}:
+        said["tasks"] = own
+    return said
+
+
+def _own(asked: Asked, limit: int | None = None) -> dict[str, Any]:
+    """Return the settings of a task, but for a limit of all tasks, and for the type, which is that of its group."""
+    return {
+        name: value
+        for name, value in asked.given.items()
+        if name != "dtype" and (limit is None or (name, value) != ("limit", limit))
+    }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from herdbook.jsonio import Json
 
 # Parameters as JSON has them, in keys and in records.
-Parameters: TypeAlias = dict[str, Any]
+Parameters: TypeAlias = "dict[str, Json]"
 # The parameters of one merged tensor, by name.
 Values: TypeAlias = dict[str, Any]
 

@@ -16,6 +16,8 @@ from herdbook.plan.card import card_files, card_inputs, card_key
 from herdbook.plan.data import EvaluationData
 from herdbook.plan.evaluate import Evaluation
 from herdbook.plan.folder import folder_paths, read_files, weights_files
+from herdbook.plan.imatrix import Imatrix
+from herdbook.plan.loss import FileLoss, Reference
 from herdbook.plan.model import Node, Part, Search
 from herdbook.plan.quantize import Conversion, Quantized
 from herdbook.plan.release import (
@@ -39,21 +41,36 @@ if TYPE_CHECKING:
 ASSEMBLE = "assemble"
 FILES = "files"
 OF_A_MODEL = (ASSEMBLE, FILES)
-DATA = "data"  # of which there is one job, with as many files as the data sets have
+DATA = "data"  # a single job, with as many files as the data sets have
 # Why a recipe may have no job of a rule.
 ABSENT = {
     "routing": "; the released model is not a mixture, so it has no routers",
     "search": "; no model has `select`, `guard` or a `budget` of rank",
     "convert": "; it has no `quantize`",
+    "imatrix": "; it has no `quantize.imatrix`",
     "quantize": "; it has no `quantize`",
     "data": "; its tasks read no data on the Hub",
     "evaluate": "; it has no `evaluate`",
+    "reference": "; it has no `quantize.loss`",
+    "loss": "; it has no `quantize.loss`",
 }
 MOST_LISTED = 12  # names of jobs in a message
 RESTORE = "restore"  # takes single files from the cache; not a job of the plan
 
 # The item of a plan that one job makes.
-Subject = Part | Search | Node | Conversion | Evaluation | EvaluationData | Quantized | RoutingReport
+Subject = (
+    Part
+    | Search
+    | Node
+    | Conversion
+    | Evaluation
+    | EvaluationData
+    | Imatrix
+    | Quantized
+    | RoutingReport
+    | Reference
+    | FileLoss
+)
 
 
 @dataclass(frozen=True)
@@ -99,8 +116,10 @@ class Job:
     def model(self) -> str:
         """Name of the recipe's model that it belongs to; empty if it belongs to none."""
         match self.subject:
-            case Evaluation() | RoutingReport():
+            case Evaluation() | RoutingReport() | Reference():
                 return self.subject.node.name
+            case FileLoss():
+                return self.subject.reference.node.name
             case Node():
                 return self.subject.name
             case Part() | Search():
@@ -267,10 +286,22 @@ def _measured(plan: Plan) -> Iterator[Job]:
         item = plan.conversion
         header = layout.header(item)
         yield Job("convert", item.id, item.key, released, (header,), item)
+        if matrix := plan.imatrix:
+            yield Job(
+                "imatrix",
+                matrix.id,
+                matrix.key,
+                _matrix_inputs(plan, matrix),
+                matrix_files(plan, matrix),
+                matrix,
+            )
         for quantized in plan.quantized:
             files = (layout.quantized(quantized), layout.quantized_record(quantized))
-            size = quantized.size_bytes
-            yield Job("quantize", quantized.id, quantized.key, (header, *released), files, quantized, size)
+            size, read = quantized.size_bytes, (header, *released)
+            if quantized.imatrix:
+                read += matrix_files(plan, quantized.imatrix)
+            yield Job("quantize", quantized.id, quantized.key, read, files, quantized, size)
+    yield from _losses(plan, released)
     data: tuple[Path, ...] = ()
     if item_data := plan.data:
         data = data_paths(plan, item_data)
@@ -279,9 +310,32 @@ def _measured(plan: Plan) -> Iterator[Job]:
         read = (*folder_paths(plan, measured.node), *data)
         if measured.quantized:
             read += (layout.quantized(measured.quantized), layout.quantized_record(measured.quantized))
-        also = (measured.name,) if measured.made_as else ()
+        also = (measured.label,) if measured.made_as else ()
         result = (layout.evaluation(measured), layout.samples(measured))
         yield Job("evaluate", measured.id, measured.key, read, result, measured, also=also)
+
+
+def _losses(plan: Plan, released: tuple[Path, ...]) -> Iterator[Job]:
+    layout, reference = plan.layout, plan.reference
+    if reference is None:
+        return
+    kept = (layout.reference(reference), layout.reference_record(reference))
+    yield Job("reference", reference.id, reference.key, released, kept, reference)
+    for item in plan.losses:
+        read = (*released, *kept)
+        if item.quantized:
+            read += (layout.quantized(item.quantized), layout.quantized_record(item.quantized))
+        yield Job("loss", item.id, item.key, read, (layout.loss(item),), item)
+
+
+def matrix_files(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
+    """Return the files of an importance matrix: itself, and its record."""
+    return plan.layout.matrix(matrix), plan.layout.matrix_record(matrix)
+
+
+def _matrix_inputs(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
+    given = (plan.beside_recipe(matrix.given.name),) if matrix.given else ()
+    return (*folder_paths(plan, plan.released), *given)
 
 
 def data_paths(plan: Plan, data: EvaluationData) -> tuple[Path, ...]:

@@ -32,7 +32,7 @@ SINGLE = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+?)(?:\.weight)?$")
 def plan_laser(
     name: str, model: Laser, recipe: Recipe, lock: Lock, parent: Node, max_bytes: int
 ) -> tuple[tuple[Part, ...], Search | None, list[str]]:
-    """Return the parts of a lasered model, the search that chooses its matrices if there is one, and warnings.
+    """Return the parts of a lasered model, the search that chooses its matrices, if any, and warnings.
 
     Raises:
         RecipeError: If the parent does not have a layer or a matrix that the recipe names, or if an evaluation reads the

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from herdbook import recipe as recipes
-from herdbook.layout import input_file
+from herdbook.layout import image_file, input_file
 from herdbook.plan.operation import FetchRanges
 from herdbook.recipe import Adapter
 from herdbook.sources import purl
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.lock import LockedAdapter, LockedFile, LockedSource
+    from herdbook.lock import LockedAdapter, LockedDataSet, LockedFile, LockedSource
     from herdbook.plan import Node, Plan
 
 
@@ -58,7 +58,7 @@ class Input:
     """A file that the recipe names.
 
     Args:
-        role: ``task``, ``task data``, ``data set``, ``suite``, ``calibration`` or ``leaderboard``.
+        role: ``task``, ``task data``, ``data set``, ``suite``, ``calibration``, ``leaderboard``, ``template`` or ``picture``.
         name: The name of the task, data set, suite, text or board that it belongs to.
         file: The file, pinned.
         uri: Where it can be downloaded from; None if it is beside the recipe.
@@ -101,29 +101,41 @@ def inputs(plan: Plan) -> Iterator[Input]:
         yield from (Input("task", task.name, file) for file in task.local)
         yield from (Input("task data", task.name, file) for file in task.data)
     for data_set in plan.lock.data_sets.values():
-        for file in data_set.files:
-            named = file.model_copy(update={"name": f"datasets/{data_set.repo}/{file.name}"})
-            at = f"{purl.PUBLIC_HUB}/datasets/{data_set.repo}/resolve/{data_set.revision}/{quote(file.name)}"
-            yield Input("data set", f"{data_set.repo}@{data_set.revision}", named, at)
+        yield from data_set_inputs(data_set)
     for suite in plan.lock.suites.values():
         yield Input("suite", suite.suite.suite, suite.file)
     for name, text in plan.lock.calibration.items():
         yield from (Input("calibration", name, file) for file in text.data)
     for name, file in plan.lock.leaderboards.items():
         yield Input("leaderboard", name, file)
+    for name, template in plan.lock.templates.items():
+        yield Input("template", name, template)
+    if plan.lock.image:
+        yield Input("picture", "card", plan.lock.image)
+
+
+def data_set_inputs(data_set: LockedDataSet) -> Iterator[Input]:
+    """Yield the files that tasks read of a data set on the Hub."""
+    for file in data_set.files:
+        named = file.model_copy(update={"name": f"datasets/{data_set.repo}/{file.name}"})
+        at = f"{purl.PUBLIC_HUB}/datasets/{data_set.repo}/resolve/{data_set.revision}/{quote(file.name)}"
+        yield Input("data set", f"{data_set.repo}@{data_set.revision}", named, at)
 
 
 def carried_inputs(plan: Plan) -> dict[str, tuple[LockedFile, Path]]:
     """Return the files of ``inputs`` that a release contains: by name in the release, the pinned file and its path here.
 
-    A verifier recomputes the places on the card from them: the snapshots of leaderboards, and the files of tasks and suites.
+    A verifier recomputes the places on the card from them: the snapshots of leaderboards, the files of tasks and suites,
+    and templates of its own; its picture is shown on it.
     The texts that models were measured on are not included: they are large, and have licenses of their own.
     """
     files = {}
     local = [file for task in plan.lock.tasks.values() for file in task.local]
     suites = [suite.file for suite in plan.lock.suites.values()]
-    for file in (*local, *suites, *plan.lock.leaderboards.values()):
+    for file in (*local, *suites, *plan.lock.leaderboards.values(), *plan.lock.templates.values()):
         files[input_file(file.name, str(file.sha256))] = (file, plan.beside_recipe(file.name))
+    if image := plan.lock.image:
+        files[image_file(image.name)] = (image, plan.beside_recipe(image.name))
     return dict(sorted(files.items()))
 
 

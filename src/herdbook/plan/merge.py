@@ -8,6 +8,7 @@ from herdbook.architectures.dense import ONE_FORM
 from herdbook.architectures.form import HEAD, bias_setting
 from herdbook.architectures.layers import Depths
 from herdbook.architectures.meaning import differences, lengths, unsaid
+from herdbook.architectures.modules import REST, sections, split
 from herdbook.architectures.rows import is_per_token, rows_of
 from herdbook.errors import RecipeError
 from herdbook.plan.aligned_merge import aligned, cropped, crops, unaligned
@@ -21,12 +22,12 @@ from herdbook.plan.part import plan_part
 from herdbook.plan.runs import taken
 from herdbook.plan.sharding import cut
 from herdbook.plan.stack import LAYER_NUMBER, is_unread, stacked, unstackable
-from herdbook.recipe import Linear, Passthrough, Slerp
+from herdbook.recipe import Linear, Modular, Passthrough, Slerp
 from herdbook.recipe.tokenizer import keeper
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from herdbook.plan.alignment import Alignment
     from herdbook.plan.model import Node
@@ -66,7 +67,10 @@ def plan_merge(
     problems = problems or without_effect(where, merge, models)
     if problems:
         raise RecipeError(problems)
-    if isinstance(merge, Passthrough):
+    if isinstance(merge, Modular):
+        parts, tensors = _by_module(name, where, merge, models, max_bytes)
+        config = dict(inputs[0].config)
+    elif isinstance(merge, Passthrough):
         tensors, values, config = stacked(where, merge, models)
     else:
         tensors, values = _joined(where, merge, [models[model] for model in merge.inputs])
@@ -82,9 +86,9 @@ def plan_merge(
         tensors, values, left_out = cropped(where, merge, tensors, values, models)
         config |= {"vocab_size": rows_of({tensor.name: tensor.shape for tensor in tensors})}
     if merge.written_dtype or merge.is_as_mergekit:
-        config |= _stated_dtype({tensor.dtype for tensor in tensors})
+        config = _with_dtype(config, {tensor.dtype for tensor in tensors})
     warnings = [
-        f"{where}: {one.name!r} has {setting}, and {two.name!r} does not say; if transformers' default is another number, equal "
+        f"{where}: {one.name!r} has {setting}, and {two.name!r} does not state it; if transformers' default is another number, equal "
         "numbers mean different things in them"
         for node in inputs[1:]
         for one, two in ((inputs[0], node), (node, inputs[0]))
@@ -105,18 +109,72 @@ def plan_merge(
     warnings += left_out
     if alignment:
         warnings += warnings_of(where, merge, alignment)
-    runs = enumerate(cut(tensors, max_bytes), start=1)
-    return tuple(_part(name, str(index), merge, run, values) for index, run in runs), config, warnings
+    if not isinstance(merge, Modular):
+        parts = _parts(name, "", merge, tensors, values, max_bytes)
+    return parts, config, warnings
 
 
-def _joined(where: str, merge: Dense, inputs: list[Node]) -> tuple[list[Tensor], dict[str, Values]]:
-    """Return the tensors of a merge of models of one form, and the parameters that each is computed with."""
+def _by_module(
+    name: str, where: str, merge: Modular, nodes: Mapping[str, Node], max_bytes: int
+) -> tuple[tuple[Part, ...], list[Tensor]]:
+    """Return the parts of a merge of each module for itself, and all of their tensors.
+
+    Raises:
+        RecipeError: If a module has no tensors or not the layers that are asked for, or if a tensor belongs to no module.
+    """
+    first = nodes[merge.inputs[0]]
+    depths = Depths(first.tensors, first.config)
+    held, rest = split((tensor for tensor in first.tensors if not is_unread(first, tensor)), merge.modules)
+    problems = [
+        f"{where}.modules.{module}: {first.name!r} has no tensors of it"
+        for module, of in held.items()
+        if not of
+    ]
+    if rest:
+        problems.append(
+            f"{where}.modules: none has {rest[0]}, one of {len(rest)} tensors that would be missing. Name their modules, or "
+            f"`{REST}`, which has all others"
+        )
+    parts: list[Part] = []
+    tensors: list[Tensor] = []
+    for module, one in merge.modules.items():
+        place = f"{where}.modules.{module}"
+        count = max((depths.length(tensor) for tensor in held[module]), default=0)
+        if any(layers != range(count) for layers in one.ranges.values()):
+            problems.append(
+                f"{place}.layers: modules are merged whole, and it has {count} layers; leave it out"
+            )
+        problems += without_effect(place, one, nodes)
+        if problems:
+            continue
+        made, values = _joined(place, one, [nodes[model] for model in one.inputs], held[module])
+        if isinstance(one, Linear) and is_nothing(one, values.values()):
+            problems.append(f"{place}.models: all weights are zero, so the module would be zero")
+        parts += _parts(name, f"{module.replace('.', '_')}-", one, made, values, max_bytes)
+        tensors += made
+    if problems:
+        raise RecipeError(problems)
+    return tuple(parts), tensors
+
+
+def _joined(
+    where: str, merge: Dense, inputs: list[Node], names: Iterable[str] | None = None
+) -> tuple[list[Tensor], dict[str, Values]]:
+    """Return the tensors of a merge of models of one form, and the parameters that each is computed with.
+
+    Args:
+        where: The key of the merge.
+        merge: The merge.
+        inputs: Its models.
+        names: The tensors to merge; all if None.
+    """
     tensors, values = [], {}
     first = inputs[0]
     depths = Depths(first.tensors, first.config)
-    for name, (_, planned) in first.tensors.items():
+    for name in first.tensors if names is None else names:
         if is_unread(first, name):
             continue
+        planned = first.tensors[name][1]
         held = [node.tensors[name] for node in inputs]
         if merge.written_dtype:
             dtype = DTYPE_CODES[merge.written_dtype]
@@ -126,6 +184,13 @@ def _joined(where: str, merge: Dense, inputs: list[Node]) -> tuple[list[Tensor],
         tensors.append(Tensor(name, dtype, planned.shape, "merge", origins))
         values[name] = values_of(where, merge, name, depths.of(name))
     return tensors, values
+
+
+def _parts(
+    name: str, prefix: str, merge: Dense, tensors: list[Tensor], values: Mapping[str, Values], max_bytes: int
+) -> tuple[Part, ...]:
+    runs = enumerate(cut(tensors, max_bytes), start=1)
+    return tuple(_part(name, f"{prefix}{index}", merge, run, values) for index, run in runs)
 
 
 def _part(name: str, label: str, merge: Dense, run: tuple[Tensor, ...], values: Mapping[str, Values]) -> Part:
@@ -150,11 +215,18 @@ def promoted(dtypes: list[str]) -> str:
     return "F64" if "F64" in dtypes else "F32"
 
 
-def _stated_dtype(written: set[str]) -> dict[str, str]:
-    """Return what a configuration states of the dtype, if all tensors have one."""
+def _with_dtype(config: dict[str, Any], written: set[str]) -> dict[str, Any]:
+    """Return a configuration with the dtype of the tensors, if all have one; also where a module states another one."""
     names = {code: name for name, code in DTYPE_CODES.items()}
     name = names.get(min(written)) if len(written) == 1 else None
-    return {"dtype": name, "torch_dtype": name} if name else {}
+    if name is None:
+        return config
+    inner = {
+        key: {**section, **{at: name for at in ("dtype", "torch_dtype") if at in section}}
+        for key, section in sections(config).items()
+        if key
+    }
+    return {**config, **inner, "dtype": name, "torch_dtype": name}
 
 
 def _misfits(where: str, inputs: list[Node], *, stacked: bool, by_token: bool = False) -> list[str]:

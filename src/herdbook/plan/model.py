@@ -141,8 +141,8 @@ class Search:
         matrices: The candidates' names, sorted.
         ranks: The rank rules, in the order in which they are tried.
         select: How candidates are ranked and how many are tried; None for all.
-        guard: The test that a reduction has to pass; None if there is no test.
-        text: The calibration text that is read; None if there is none.
+        guard: The test that a reduction has to pass; None without a test.
+        text: The calibration text that is read; None without one.
         code: The code that the result depends on, as ``Code.describe`` returns it.
     """
 
@@ -163,7 +163,7 @@ class Search:
 
     @property
     def about(self) -> Parameters:
-        """What its result says of how it was made, as JSON."""
+        """What its result states about how it was made, as JSON."""
         return {
             "operation": "search",
             "key": self.key,
@@ -204,12 +204,12 @@ class Node:
         recipe: Its entry in the recipe.
         parents: Names of the models that it is made from, in the recipe's order.
         parts: Its shards.
-        config: Its configuration (``config.json``), as far as planning knows it.
+        config: Its configuration (``config.json``), as far as planning needs it.
         files: Names of its other files (configuration, tokenizer, ...).
         files_from: Name of the parent whose other files it takes over; its own name for a source.
         search: The search that chooses its matrices, if it is lasered and the recipe does not fix them.
         form: The shape of each of its tensors by name, including tensors that are not needed and so not made.
-        chat_template: Whether its tokenizer has a chat template, as far as the lock says.
+        chat_template: Whether its tokenizer has a chat template, as far as the lock states it.
         made_as: Name of the first model of the recipe with the same key, whose folder it shares; empty if it is the first.
     """
 

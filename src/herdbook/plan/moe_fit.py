@@ -150,7 +150,7 @@ class _Checks:
             self.problems.append(f"{where} has {other.layers} layers, the base {shape.layers}")
             return
         theirs, ours = _layer_shapes(node), _layer_shapes(base)
-        # The MLPs, which the mixture takes, must fit; a difference elsewhere shows that the expert had another base.
+        # The MLPs, which the mixture takes, must fit; a difference elsewhere shows that the expert has another base.
         for taken in (True, False):
             differing = sorted(
                 t
@@ -199,7 +199,7 @@ class _Checks:
         prompts = {(tuple(expert.prompts), tuple(expert.negative_prompts)) for expert in self.moe.experts}
         if len(prompts) == 1 and not self.moe.is_drawn:
             self.misfit(
-                f"{self.where}.experts: all have the same prompts, so the router cannot tell them apart"
+                f"{self.where}.experts: all have the same prompts, so the router cannot distinguish them"
             )
 
     def rows(self, alignment: Alignment) -> None:

@@ -12,6 +12,7 @@ from herdbook.key import digest
 from herdbook.plan.adapter import plan_adapter
 from herdbook.plan.alignment import alignment_of
 from herdbook.plan.code import Code
+from herdbook.plan.images import other_processors, unmakable
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
 from herdbook.plan.model import Node, Part, Search
@@ -42,7 +43,7 @@ def plan_node(
 ) -> tuple[Node, list[str]]:
     """Return a model of the recipe, and warnings; its tensors are those that its configuration implies.
 
-    For a model type that is not in our table, only transformers can tell which these are: `herdbook lock` asks it.
+    For a model type that is not in our table, only transformers can determine these: `herdbook lock` uses it.
 
     Args:
         name: Its name.
@@ -54,7 +55,10 @@ def plan_node(
     Raises:
         RecipeError: If the model cannot be built as the recipe defines it.
     """
+    if refused := unmakable(name, recipe.models[name], nodes):
+        raise RecipeError(refused)
     node, warnings = _plan_node(name, recipe, lock, nodes, whole)
+    warnings += other_processors(node, nodes, lock)
     problems = misfits(node.config, node.form) if is_known(node.config) else []
     if problems:
         raise RecipeError([f"models.{name}: {problem}" for problem in problems])

@@ -18,6 +18,9 @@ from herdbook.plan.adapter_tokens import check_adapter_tokens
 from herdbook.plan.asked import check_settings, check_tasks
 from herdbook.plan.data import EvaluationData, plan_data
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
+from herdbook.plan.imatrix import Imatrix, plan_imatrix
+from herdbook.plan.licensing import LicensedSource, check_licenses, licensed_sources
+from herdbook.plan.loss import FileLoss, Reference, plan_losses, plan_reference
 from herdbook.plan.node import plan_node
 from herdbook.plan.precision import roundings
 from herdbook.plan.pruning import needed_whole
@@ -91,11 +94,16 @@ class Plan:
         """Return the path of a file that the recipe names."""
         return self.recipe_path.parent / relative
 
+    @cached_property
+    def licensed(self) -> tuple[LicensedSource, ...]:
+        """The sources that the released model is made from, with what their licenses demand."""
+        return licensed_sources(self.recipe, self.lock)
+
     # -- after the merge -------------------------------------------------------------------------------------------
 
     @cached_property
     def conversion(self) -> Conversion:
-        """The header of the released model's GGUF files; it is made if there are quantized files."""
+        """The header of the released model's GGUF files; it is made for quantized files."""
         return plan_conversion(self.recipe, self.released, self.gguf_metadata)
 
     @property
@@ -113,7 +121,14 @@ class Plan:
     def quantized(self) -> tuple[Quantized, ...]:
         """The quantized files, in the recipe's order."""
         # Without quantized files, a release records no code of theirs, so the keys of these could not be recomputed from it.
-        return plan_quantized(self.recipe, self.released, self.conversion) if self.recipe.quantize else ()
+        if not self.recipe.quantize:
+            return ()
+        return plan_quantized(self.recipe, self.released, self.conversion, self.imatrix)
+
+    @cached_property
+    def imatrix(self) -> Imatrix | None:
+        """The importance matrix of the released model."""
+        return plan_imatrix(self.recipe, self.lock, self.released)
 
     @cached_property
     def data(self) -> EvaluationData | None:
@@ -130,6 +145,16 @@ class Plan:
         """The report on the released mixture's routers."""
         return plan_report(self.recipe, self.lock, self.released)
 
+    @cached_property
+    def reference(self) -> Reference | None:
+        """What the losses of quantized files are measured against; None if none is measured."""
+        return plan_reference(self.recipe, self.lock, self.released)
+
+    @cached_property
+    def losses(self) -> tuple[FileLoss, ...]:
+        """The losses of quantized files: ours in the recipe's order, then those of other publishers."""
+        return plan_losses(self.recipe, self.lock, self.reference, self.quantized)
+
 
 def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("results")) -> Plan:
     """Make the plan of a recipe.
@@ -138,6 +163,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
         RecipeError: If the recipe cannot be built.
     """
     check_tasks(recipe, lock)
+    check_licenses(recipe, lock)
     nodes: dict[str, Node] = {}
     warnings: list[str] = []
     measured = recipe.evaluate.models if recipe.evaluate else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.gguf_forms import expert_count
@@ -13,13 +13,17 @@ from herdbook.errors import RecipeError
 from herdbook.humanize import plural
 from herdbook.key import SHORT, digest
 from herdbook.plan.code import TOKENIZERS, Code
+from herdbook.quantization.budget import smallest
 from herdbook.quantization.methods import METHODS
-from herdbook.quantization.mixture import Choices, Traits, choose_types, is_quantized, lacking_matrix
-from herdbook.recipe.quantize import describe
+from herdbook.quantization.mixture import ENDS, Choices, Traits, choose_types, is_quantized, lacking_matrix
+from herdbook.quantization.split import part_names, runs
+from herdbook.quantization.types import TYPES
+from herdbook.recipe.quantize import BudgetedFile, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from herdbook.plan.imatrix import Imatrix
     from herdbook.plan.model import Node
     from herdbook.quantization.mixture import Typed
     from herdbook.recipe import Recipe
@@ -67,6 +71,10 @@ class Quantized:
         use: One sentence of advice.
         tensors: Its tensors and their types, in the order of the file.
         chosen: The recipe's choices in place of the method's rules, as its record lists them.
+        runs: The names of the tensors of each of its parts in the release.
+        budget: The most bits per weight, if types are chosen by measured error when the file is made; ``tensors`` have those
+            of the method of about so many bits then.
+        imatrix: The importance matrix that its encoders use; None if there is none, or none of its types uses one.
     """
 
     method: str
@@ -76,6 +84,9 @@ class Quantized:
     use: str
     tensors: tuple[Typed, ...]
     chosen: Mapping[str, Any]
+    runs: tuple[tuple[str, ...], ...] = ()
+    imatrix: Imatrix | None = None
+    budget: float | None = None
 
     @property
     def id(self) -> str:
@@ -83,8 +94,29 @@ class Quantized:
         return f"{self.file.removesuffix('.gguf')}-{self.key[:SHORT]}"
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of its parts in the release; itself if it is in one."""
+        return part_names(self.file, len(self.runs)) if self.is_split else (self.file,)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether it is in several parts in the release."""
+        return len(self.runs) > 1
+
+    @property
+    def pattern(self) -> str:
+        """What finds all its files, and no other."""
+        return (
+            f"{self.file.removesuffix('.gguf')}-*-of-{len(self.runs):05d}.gguf"
+            if self.is_split
+            else self.file
+        )
+
+    @property
     def size_bytes(self) -> int:
-        """Size of its weights."""
+        """Size of its weights, or of the budget for them."""
+        if self.budget:
+            return int(self.budget * sum(tensor.parameters for tensor in self.tensors) / 8)
         return sum(tensor.size_bytes for tensor in self.tensors)
 
     @property
@@ -94,8 +126,10 @@ class Quantized:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What its record says of how it was made, as JSON."""
-        replaced = {tensor.name: tensor.wanted for tensor in self.tensors if tensor.wanted}
+        """What its record states about how it was made, as JSON."""
+        replaced = (
+            {} if self.budget else {tensor.name: tensor.wanted for tensor in self.tensors if tensor.wanted}
+        )
         return {
             "operation": "quantize",
             "key": self.key,
@@ -103,7 +137,29 @@ class Quantized:
             "name": self.file,
             **({"chosen": self.chosen} if self.chosen else {}),
             **({"replaced": replaced} if replaced else {}),
+            **({"imatrix": self.imatrix.file} if self.imatrix else {}),
         }
+
+
+def with_types(item: Quantized, types: Mapping[str, str]) -> Quantized:
+    """Return a file whose types were chosen when it was made, with these.
+
+    Args:
+        item: The file.
+        types: The type of each of its tensors.
+
+    Raises:
+        ValueError: If they are not types of its tensors, or over its budget.
+    """
+    if not item.budget:
+        return item
+    if types.keys() != item.types.keys() or any(kind not in TYPES for kind in types.values()):
+        raise ValueError(f"{item.file}: its types are not those of its tensors")
+    tensors = tuple(replace(tensor, type=types[tensor.name], wanted="") for tensor in item.tensors)
+    size = sum(tensor.size_bytes for tensor in tensors)
+    if 8 * size > item.budget * sum(tensor.parameters for tensor in tensors):
+        raise ValueError(f"{item.file}: has more than {item.budget:g} bits per weight")
+    return replace(item, tensors=tensors, budget=None)
 
 
 def plan_conversion(recipe: Recipe, released: Node, metadata: Mapping[str, str]) -> Conversion:
@@ -117,31 +173,57 @@ def plan_conversion(recipe: Recipe, released: Node, metadata: Mapping[str, str])
     return Conversion(recipe.release.name, digest(content))
 
 
-def plan_quantized(recipe: Recipe, released: Node, conversion: Conversion) -> tuple[Quantized, ...]:
+def plan_quantized(
+    recipe: Recipe, released: Node, conversion: Conversion, imatrix: Imatrix | None
+) -> tuple[Quantized, ...]:
     """Return the quantized files of a recipe, in its order."""
     files = recipe.quantize.files if recipe.quantize else ()
     code = QUANTIZE_CODE.describe().json
     return tuple(
-        _planned(file, tensors, recipe.release.name, conversion, code)
+        _planned(file, tensors, recipe, conversion, code, imatrix)
         for file, tensors in zip(files, chosen_types(recipe, released), strict=True)
     )
 
 
 def _planned(
-    file: QuantizedFile, tensors: tuple[Typed, ...], name: str, conversion: Conversion, code: dict[str, str]
+    file: QuantizedFile | BudgetedFile,
+    tensors: tuple[Typed, ...],
+    recipe: Recipe,
+    conversion: Conversion,
+    code: dict[str, str],
+    imatrix: Imatrix | None,
 ) -> Quantized:
-    method = METHODS[file.method]
+    method, name = METHODS[file.method], recipe.release.name
+    most = recipe.quantize.split_bytes if recipe.quantize else None
+    budget = file.bpw if isinstance(file, BudgetedFile) else None
+    weighs = any(TYPES[one.type].weighs for one in tensors if one.name not in ENDS)
+    used = imatrix if weighs or budget else None
     content = {
         "operation": "quantize",
         "header": conversion.key,
         "file_type": method.file_type,
         "types": [[tensor.name, tensor.type] for tensor in tensors],
+        **({"imatrix": used.key} if used else {}),
+        **({"bits_per_weight": budget} if budget else {}),
         "code": code,
     }
     key = digest(content)
     use = f"{file.method} with types of its own; its record lists them." if file.chooses else method.use
+    if budget:
+        use = f"At most {budget:g} bits per weight; the type of each tensor was chosen by measured error."
     chosen = {"method": file.method, **describe(file)} if file.label != file.method else {}
-    return Quantized(file.label, key, f"{name}.{file.label}.gguf", method.file_type, use, tensors, chosen)
+    return Quantized(
+        file.label,
+        key,
+        f"{name}.{file.label}.gguf",
+        method.file_type,
+        use,
+        tensors,
+        chosen,
+        runs(tensors, most) if most else (),
+        used,
+        budget,
+    )
 
 
 def chosen_types(recipe: Recipe, released: Node) -> tuple[tuple[Typed, ...], ...]:
@@ -157,7 +239,9 @@ def chosen_types(recipe: Recipe, released: Node) -> tuple[tuple[Typed, ...], ...
             shapes,
             traits,
             METHODS[file.method],
-            Choices(tuple(file.types.items()), file.output, file.embeddings),
+            Choices(
+                tuple(file.types.items()), file.output, file.embeddings, recipe.quantize.imatrix is not None
+            ),
         )
         for file in recipe.quantize.files
     )
@@ -176,7 +260,7 @@ def traits_of(config: Mapping[str, Any]) -> Traits:
 
 
 def check_types(recipe: Recipe, released: Node) -> None:
-    """Check that each quantized file can be made as the recipe asks.
+    """Check that each quantized file can be made as the recipe requests.
 
     Raises:
         RecipeError: If a file needs an importance matrix, or a pattern fits no tensor.
@@ -185,12 +269,27 @@ def check_types(recipe: Recipe, released: Node) -> None:
     files = recipe.quantize.files if recipe.quantize else ()
     for index, (file, tensors) in enumerate(zip(files, chosen_types(recipe, released), strict=True)):
         where = f"quantize.methods.{index}"
-        if lacking := lacking_matrix(tensors, METHODS[file.method]):
+        if isinstance(file, BudgetedFile):
+            least = smallest(tensors, matrix=bool(recipe.quantize and recipe.quantize.imatrix))
+            if file.bpw < least:
+                problems.append(
+                    f"{where}.bpw: with the narrowest types, the file has {least:.3f} bits per weight, over the budget of "
+                    f"{file.bpw:g}; give more"
+                )
+            continue
+        lacking = lacking_matrix(tensors, METHODS[file.method])
+        if lacking and recipe.quantize and not recipe.quantize.imatrix:
             kinds = ", ".join(sorted({tensor.type for tensor in lacking}))
             problems.append(
                 f"{where}: {file.label} needs an importance matrix, without which {kinds} would be useless "
-                f"({plural(len(lacking), 'tensor')}, such as {lacking[0].name}); choose a wider method"
+                f"({plural(len(lacking), 'tensor')}, such as {lacking[0].name}); give `quantize.imatrix`, or choose a wider method"
             )
+        problems += [
+            f"{where}: {one.name} cannot be {one.type}, since ggml ends without an importance matrix, and there is none of "
+            "embeddings and output; choose a wider type"
+            for one in tensors
+            if one.name in ENDS and TYPES[one.type].needs_matrix
+        ]
         problems += [f"{where}.types: {problem}" for problem in _unused(file, tensors)]
     if problems:
         raise RecipeError(problems)
@@ -201,6 +300,8 @@ def replaced_types(recipe: Recipe, released: Node) -> list[str]:
     lines = []
     files = recipe.quantize.files if recipe.quantize else ()
     for file, tensors in zip(files, chosen_types(recipe, released), strict=True):
+        if isinstance(file, BudgetedFile):
+            continue
         replaced = Counter((each.wanted, each.type, each.shape[-1]) for each in tensors if each.wanted)
         listed = [
             f"{kind} in place of {wanted} for {plural(count, 'tensor')} with rows of {width}"

@@ -12,8 +12,10 @@ from herdbook.layout import (
     BOMS,
     CLAIMS,
     EVALUATIONS,
+    IMATRIX,
     LINEAGE,
     LOCK,
+    LOSSES,
     PUBLIC_KEY,
     RECIPE,
     RECORDS,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from herdbook.plan.plan import Plan
 
 VERSIONS = ("herdbook", "snakemake")  # claims state their versions
-# The code that writes claims and bills of materials; as it is recorded, a verifier knows whether its own code is the same.
+# The code that writes claims and bills of materials; it is recorded, so a verifier can check whether its own code is the same.
 PROVENANCE_CODE = Code(
     "provenance",
     (
@@ -72,7 +74,7 @@ VERIFY_CODE = Code(
 
 
 class SignerIdentity(Protocol):
-    """The signer of the claims, as far as a plan needs to know."""
+    """The signer of the claims, as far as a plan needs it."""
 
     @property
     def fingerprint(self) -> str | None:
@@ -86,11 +88,14 @@ def contents(plan: Plan) -> dict[str, Path]:
     """
     folder = plan.layout.folder(plan.released)
     files = {name: folder / name for name in folder_files(plan.released)}
-    files |= {item.file: plan.layout.quantized(item) for item in plan.quantized}
+    files |= {name: plan.layout.quantized(item) for item in plan.quantized for name in item.parts}
     files |= {name: plan.layout.card_folder / name for name in card_files(plan)}
     files |= {RECIPE: plan.recipe_path, LOCK: locks.path_for(plan.recipe_path)}
     files |= {f"{RECORDS}/{part.id}.json": plan.layout.record(part) for part in plan.parts.values()}
     files |= {f"{RECORDS}/{item.id}.gguf.json": plan.layout.quantized_record(item) for item in plan.quantized}
+    if matrix := plan.imatrix:
+        files[matrix.file] = plan.layout.matrix(matrix)
+        files[f"{RECORDS}/{matrix.id}{IMATRIX}.json"] = plan.layout.matrix_record(matrix)
     files |= {f"{SEARCHES}/{search.id}.json": plan.layout.search(search) for search in plan.searches.values()}
     files |= {f"{EVALUATIONS}/{item.id}.json": plan.layout.evaluation(item) for item in plan.evaluations}
     if releases_samples(plan):
@@ -99,6 +104,9 @@ def contents(plan: Plan) -> dict[str, Path]:
         }
     if plan.report:
         files[f"{ROUTING}/{plan.report.id}.json"] = plan.layout.report(plan.report)
+    if plan.reference:
+        files[f"{LOSSES}/{plan.reference.id}.json"] = plan.layout.reference_record(plan.reference)
+    files |= {f"{LOSSES}/{item.id}.json": plan.layout.loss(item) for item in plan.losses}
     files |= {name: path for name, (_, path) in carried_inputs(plan).items()}
     return files
 

@@ -42,7 +42,7 @@ class RoutingReport:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the report says of the mixture and of how it was made, as JSON."""
+        """What the report states about the mixture and how it was made, as JSON."""
         assert isinstance(self.node.recipe, Moe)  # noqa: S101 - no other model has a report
         moe = self.node.recipe.moe
         return {

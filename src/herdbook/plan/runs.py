@@ -24,7 +24,7 @@ class Run(Node):
     """Some layers of a model, numbered from 0, and all that is outside of its layers.
 
     Args:
-        taken: Its tensors by their new names, each with the part that contains it and with its name there.
+        taken: Its tensors by their new names, each with the part that contains it and with its name in that part.
     """
 
     taken: Mapping[str, tuple[Part, Tensor]] = field(default_factory=dict, hash=False)
@@ -49,7 +49,7 @@ def taken(where: str, merge: Dense, nodes: Mapping[str, Node]) -> dict[str, Node
         nodes: All models, by name.
 
     Raises:
-        RecipeError: If a model does not have the layers, or if they cannot be told apart or renumbered.
+        RecipeError: If a model does not have the layers, or if they cannot be distinguished or renumbered.
     """
     models = {name: nodes[name] for name in merge.inputs}
     if not is_partial(merge, nodes):

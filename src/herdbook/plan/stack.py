@@ -9,6 +9,7 @@ from herdbook.architectures.dense import layer_of
 from herdbook.architectures.form import HEAD
 from herdbook.architectures.layers import FULL, NUMBER
 from herdbook.architectures.meaning import PER_LAYER, is_tied, numbered
+from herdbook.architectures.modules import reads_images
 from herdbook.errors import RecipeError
 from herdbook.plan.merge_values import value_at
 from herdbook.plan.model import Origin, Tensor
@@ -134,7 +135,8 @@ def is_unread(node: Node, tensor: str) -> bool:
     if tensor.endswith(("inv_freq", ".masked_bias")):
         return True
     held = node.tensors.get(tensor)
-    return (tensor == HEAD and is_tied(node.config)) or (held is not None and held[1].dtype not in FLOATING)
+    is_head = tensor == HEAD or (reads_images(node.config) and tensor.endswith(f".{HEAD}"))
+    return (is_head and is_tied(node.config)) or (held is not None and held[1].dtype not in FLOATING)
 
 
 def _layers(text: str) -> range:

@@ -158,7 +158,7 @@ class _Check:
             self.warnings.append(
                 f"{where}: {_reused(difference, member, keeper)}; the mixture has the tokens of {keeper!r}"
             )
-        # another number of rows is told where the shapes are compared
+        # another number of rows is reported where the shapes are compared
         if self.nodes[member].config.get("vocab_size") == self.nodes[keeper].config.get("vocab_size"):
             self.warnings += [f"{where}: {line}" for line in _alone(difference, member, keeper)]
 
@@ -175,7 +175,7 @@ class _Check:
         if (low, high) not in self._differences:
             self.problems.append(
                 f"models.{node.name}: {member!r} has other tokens than {node.files_from!r} ({one.count}, not {other.count}; or "
-                "other ids), and the lock does not say which. Run `herdbook lock`"
+                "other ids), and the lock does not list them. Run `herdbook lock`"
             )
             return None
         return self._differences[low, high].seen_from(one.sha256)
@@ -230,7 +230,7 @@ def _reused(difference: LockedTokenDifference, member: str, keeper: str) -> str:
 
 
 def _alone(difference: LockedTokenDifference, member: str, keeper: str) -> Iterator[str]:
-    """Yield a line for the tokens that only one model has; those whose ids the other uses were told before."""
+    """Yield a line for the tokens that only one model has; those whose ids the other uses were reported before."""
     for count, token, one, other in zip(
         difference.alone, difference.alone_tokens, (member, keeper), (keeper, member), strict=True
     ):

@@ -8,6 +8,9 @@ from herdbook.architectures import conversion
 from herdbook.architectures.gguf_tensors import gguf_shapes
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, leftover_window
 from herdbook.errors import CheckpointError, RecipeError, StepError
+from herdbook.plan.images import unusable
+from herdbook.plan.imatrix import check_imatrix
+from herdbook.plan.loss import unreadable
 from herdbook.plan.quantize import check_types
 from herdbook.plan.tokenizer_model import FORMATS, misread
 from herdbook.recipe import Moe
@@ -25,6 +28,8 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
     Raises:
         RecipeError: If llama.cpp or transformers cannot read a model, or would read it as another one.
     """
+    if refused := [*unusable(recipe, nodes)]:
+        raise RecipeError(refused)
     problems = misread(recipe, nodes)
     released = nodes[recipe.release.model]
     if recipe.quantize and isinstance(released.recipe, Moe) and released.recipe.moe.layout == "fused":
@@ -56,9 +61,12 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
             f"quantize: transformers cannot load {released.name!r} to measure its files, since it has no class for family "
             f"{mixture.name}; set `evaluate: false`"
         )
+    if reason := unreadable(recipe, released):
+        problems.append(reason)
     if problems:
         raise RecipeError(problems)
     check_types(recipe, released)
+    check_imatrix(recipe, released)
     warnings = []
     if not FORMATS & set(released.files):
         warnings.append(

@@ -1,4 +1,4 @@
-"""Whether the models of a plan load whole, where only transformers knows which tensors a model type has."""
+"""Whether the models of a plan load whole, where only transformers defines which tensors a model type has."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def check_nodes(plan: Plan) -> None:
-    """Check the models of types for which only transformers knows the tensors; the plan has checked all others.
+    """Check the models of types whose tensors only transformers defines; the plan has checked all others.
 
     Raises:
-        RecipeError: If one of them does not load whole, or is of a type that transformers does not know.
+        RecipeError: If one of them does not load whole, or is of a type that transformers does not have.
     """
     problems = []
     for node in plan.nodes.values():

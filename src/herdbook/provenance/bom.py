@@ -10,6 +10,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.modules import reads_images
+from herdbook.comparison.marks import results_of
 from herdbook.key import canonical_json, digest
 from herdbook.layout import CARD, CLAIMS, EVALUATIONS, LINEAGE, RECIPE
 from herdbook.plan.asked import asked_tasks
@@ -22,6 +24,7 @@ from herdbook.recipe import Moe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from herdbook.jsonio import JsonObject
     from herdbook.lock import LockedFile
     from herdbook.plan import Evaluation, Node, Plan
     from herdbook.plan.material import Material
@@ -29,9 +32,7 @@ if TYPE_CHECKING:
 RELEASE_REF = "release"
 
 
-def bom(
-    plan: Plan, version: str, digests: Mapping[str, str], read_json: Callable[[str], Any]
-) -> dict[str, Any]:
+def bom(plan: Plan, version: str, digests: Mapping[str, str], read_json: Callable[[str], Any]) -> JsonObject:
     """Return a bill of materials.
 
     Args:
@@ -41,7 +42,7 @@ def bom(
         read_json: Returns a JSON file of the release by its name.
     """
     sources = list(materials(plan, ancestry(plan)))
-    content: dict[str, Any] = {
+    content: JsonObject = {
         "bomFormat": "CycloneDX",
         "specVersion": version,
         "version": 1,
@@ -65,7 +66,7 @@ def bom(
     }
 
 
-def _tool() -> dict[str, Any]:
+def _tool() -> JsonObject:
     return {
         "type": "application",
         "name": "herdbook",
@@ -75,7 +76,7 @@ def _tool() -> dict[str, Any]:
 
 def _release(
     plan: Plan, sources: list[Material], digests: Mapping[str, str], read_json: Callable[[str], Any]
-) -> dict[str, Any]:
+) -> JsonObject:
     release = plan.recipe.release
     owner = release.repo.partition("/")[0] if release.repo else None
     return {
@@ -126,18 +127,19 @@ def _formula(node: Node) -> str:
     return f"{node.name} = {node.operation}({', '.join(node.parents)})"
 
 
-def _model_card(plan: Plan, read_json: Callable[[str], Any]) -> dict[str, Any]:
+def _model_card(plan: Plan, read_json: Callable[[str], Any]) -> JsonObject:
     config = plan.released.config
     data = [{"ref": component["bom-ref"]} for component in (*_data(plan), *_data_sets(plan))]
     measured = [item for item in plan.evaluations if item.node.name == plan.released.name]
     limits = list(_limitations(plan))
+    images = reads_images(config)
     return {
         "modelParameters": {
-            "task": "text-generation",
+            "task": "image-text-to-text" if images else "text-generation",
             "architectureFamily": str(config["model_type"]),
             "modelArchitecture": str(config["architectures"][0]),
             **({"datasets": data} if data else {}),
-            "inputs": [{"format": "text"}],
+            "inputs": [{"format": kind} for kind in (["image", "text"] if images else ["text"])],
             "outputs": [{"format": "text"}],
         },
         **(
@@ -155,7 +157,7 @@ def _metrics(
     for item in measured:
         what = item.quantized.file if item.quantized else plan.recipe.release.name
         what += f" run by {item.runtime}" if item.runtime else ""
-        for task, result in sorted(read_json(f"{EVALUATIONS}/{item.id}.json")["tasks"].items()):
+        for task, result in sorted(results_of(read_json(f"{EVALUATIONS}/{item.id}.json")).items()):
             for metric, score in sorted(result["metrics"].items()):
                 error = (
                     "" if score["stderr"] is None else f", standard error {canonical_json(score['stderr'])}"
@@ -168,7 +170,7 @@ def _metrics(
 
 
 def _limitations(plan: Plan) -> Iterator[str]:
-    """Yield the limitations that a user of the model should know; the card states them, too."""
+    """Yield the limitations that matter to a user of the model; the card states them, too."""
     if isinstance(plan.released.recipe, Moe):
         yield "Its routers were never trained with its experts."
     limits = {task.name: asked.limit for task, asked in asked_tasks(plan.recipe, plan.lock)}
@@ -185,7 +187,7 @@ def _ref(material: Material) -> str:
     return f"source:{material.name}"
 
 
-def _identity(material: Material) -> dict[str, Any]:
+def _identity(material: Material) -> JsonObject:
     """Return the identity of a source, with its license."""
     owner, _, name = (material.repo or "").rpartition("/")
     kind = "concluded" if material.license_by_recipe else "declared"
@@ -203,7 +205,7 @@ def _version(material: Material) -> str:
     return material.uri.rpartition("@")[2] if material.uri.startswith("pkg:") else str(material.revision)
 
 
-def _ancestor(material: Material) -> dict[str, Any]:
+def _ancestor(material: Material) -> JsonObject:
     """Return a source as an ancestor, with its files."""
     properties = [{"name": "herdbook:model", "value": material.name}]
     if material.in_part:
@@ -217,9 +219,9 @@ def _ancestor(material: Material) -> dict[str, Any]:
     }
 
 
-def _file(file: LockedFile) -> dict[str, Any]:
+def _file(file: LockedFile) -> JsonObject:
     """Return a file of a source; the Hub states only git's id of small files, which is not a digest of the bytes alone."""
-    pinned: dict[str, Any] = (
+    pinned: JsonObject = (
         {"hashes": _hashes(file.sha256)}
         if file.sha256
         else {"properties": [{"name": "herdbook:git-blob", "value": str(file.git_blob)}]}
@@ -227,7 +229,7 @@ def _file(file: LockedFile) -> dict[str, Any]:
     return {"type": "file", "name": file.name, **pinned}
 
 
-def _data(plan: Plan) -> Iterator[dict[str, Any]]:
+def _data(plan: Plan) -> Iterator[JsonObject]:
     """Yield the data that the evaluation read, each file once."""
     tasks_by_digest: dict[str, tuple[LockedFile, list[str]]] = {}
     for entry in inputs(plan):
@@ -246,7 +248,7 @@ def _data(plan: Plan) -> Iterator[dict[str, Any]]:
         }
 
 
-def _data_sets(plan: Plan) -> Iterator[dict[str, Any]]:
+def _data_sets(plan: Plan) -> Iterator[JsonObject]:
     """Yield the data sets on the Hub that the evaluation read."""
     for data_set in plan.lock.data_sets.values():
         url = f"{HUB_PAGES}/datasets/{data_set.repo}/tree/{data_set.revision}"
@@ -259,7 +261,7 @@ def _data_sets(plan: Plan) -> Iterator[dict[str, Any]]:
         }
 
 
-def _licenses(license_: str, acknowledgement: str, url: str | None = None) -> list[dict[str, Any]]:
+def _licenses(license_: str, acknowledgement: str, url: str | None = None) -> list[JsonObject]:
     known = spdx(license_)
     named = {"id": known} if known else {"name": license_, **({"url": url} if url and "://" in url else {})}
     return [{"license": {**named, "acknowledgement": acknowledgement}}]

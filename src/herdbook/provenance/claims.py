@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import rfc8785
 
-from herdbook.comparison.marks import outcomes
+from herdbook.comparison.marks import outcomes, results_of
 from herdbook.layout import BOMS, EVALUATIONS, LINEAGE, input_file
-from herdbook.plan.material import inputs
+from herdbook.plan.material import data_set_inputs
 from herdbook.provenance.slsa import PROVENANCE_TYPE, digest_set, provenance, statement
 from herdbook.provenance.tensor_lineage import LINEAGE_TYPE, predicate
 
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from herdbook.comparison.marks import Outcome
+    from herdbook.jsonio import JsonObject
     from herdbook.plan import Evaluation, Plan
+    from herdbook.plan.asked import Group
     from herdbook.provenance.lineage import LineageSlice
+    from herdbook.provenance.slsa import Statement
 
 BOM_TYPE = "https://cyclonedx.org/bom"
 TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
@@ -39,7 +42,7 @@ def canonical(value: Any) -> bytes:
 
 def statements(
     plan: Plan, digests: Mapping[str, str], read_json: Callable[[str], Any], slices: Iterable[LineageSlice]
-) -> list[dict[str, Any]]:
+) -> list[Statement]:
     """Return the claims of a build, in order: its provenance, bill of materials and lineage, then each measurement.
 
     Args:
@@ -65,7 +68,10 @@ def statements(
                     name,
                     digests[name],
                     result,
-                    reached if item.name == plan.released.name and item.quantized is None else (),
+                    item.group,
+                    [one for one in reached if one.mark.task in item.group.names]
+                    if item.name == plan.released.name and item.quantized is None
+                    else (),
                 ),
             )
             for name, item in results
@@ -85,12 +91,12 @@ def _measured(item: Evaluation, plan: Plan, result: Mapping[str, Any]) -> dict[s
 
 
 def _result(
-    plan: Plan, name: str, sha256: str, content: Mapping[str, Any], reached: Sequence[Outcome]
-) -> dict[str, Any]:
+    plan: Plan, name: str, sha256: str, content: Mapping[str, Any], group: Group, reached: Sequence[Outcome]
+) -> JsonObject:
     """Return a test result. It is ``FAILED`` if the recipe has a mark that was missed; otherwise everything was measured."""
     missed = {outcome.mark.task for outcome in reached if not outcome.met}
     settings = canonical(content["settings"])
-    configuration: list[dict[str, Any]] = [
+    configuration: list[JsonObject] = [
         {
             "name": "settings",
             "mediaType": "application/json",
@@ -98,7 +104,7 @@ def _result(
             "content": base64.b64encode(settings).decode("ascii"),
         }
     ]
-    for task in plan.lock.tasks.values():
+    for task, _ in group.tasks:
         configuration += [
             {
                 "name": input_file(file.name, str(file.sha256)) if file in task.local else file.name,
@@ -113,8 +119,8 @@ def _result(
         ]
     configuration += [
         {"name": entry.file.name, "uri": entry.uri, "digest": digest_set(entry.file)}
-        for entry in inputs(plan)
-        if entry.role == "data set"
+        for repo in dict.fromkeys(repo for task, _ in group.tasks for repo in task.repos)
+        for entry in data_set_inputs(plan.lock.data_sets[repo])
     ]
     return {
         "result": "FAILED" if missed else "PASSED",
@@ -122,7 +128,7 @@ def _result(
         "passedTests": sorted(content["tasks"].keys() - missed),
         "warnedTests": [],
         "failedTests": sorted(missed),
-        # Extension fields, named as in-toto's parsing rules ask.
+        # Extension fields, named as in-toto's parsing rules require.
         "herdbook_evidence": {"name": name, "digest": {"sha256": sha256}},
         **({"herdbook_marks": [outcome.json for outcome in reached]} if reached else {}),
         "herdbook_metrics": {
@@ -130,6 +136,6 @@ def _result(
                 metric: {key: score[key] for key in ("value", "stderr", "higher_is_better")}
                 for metric, score in result["metrics"].items()
             }
-            for task, result in content["tasks"].items()
+            for task, result in results_of(content).items()
         },
     }

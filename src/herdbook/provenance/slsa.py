@@ -7,7 +7,7 @@ build, signed or not, which is SLSA Build L1. Formats: https://in-toto.io/Statem
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import quote
 
 from herdbook.layout import LINEAGE, LOCK, RECIPE
@@ -21,6 +21,7 @@ from herdbook.plan.release import PROVENANCE_CODE, RELEASE_CODE, VERSIONS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from herdbook.jsonio import Json, JsonObject
     from herdbook.lock import LockedFile
     from herdbook.plan import Plan
     from herdbook.plan.code import DescribedCode
@@ -33,9 +34,23 @@ BUILDER = "urn:herdbook:builder:local:v1"
 HUB_PAGES = "https://huggingface.co"
 
 
-def statement(
-    subject: Mapping[str, str], predicate_type: str, predicate: Mapping[str, Any]
-) -> dict[str, Any]:
+class Subject(TypedDict):
+    """A file that a statement is about: its name, and its digests by algorithm."""
+
+    name: str
+    digest: dict[str, str]
+
+
+class Statement(TypedDict):
+    """An in-toto Statement v1."""
+
+    _type: str
+    subject: list[Subject]
+    predicateType: str
+    predicate: JsonObject
+
+
+def statement(subject: Mapping[str, str], predicate_type: str, predicate: Mapping[str, Json]) -> Statement:
     """Return an in-toto Statement.
 
     Args:
@@ -60,6 +75,8 @@ def codes(plan: Plan) -> list[DescribedCode]:
     found += [search.code for search in plan.searches.values()]
     if plan.report:
         found.append(plan.report.code)
+    if plan.reference:
+        found.append(plan.reference.code)
     if plan.evaluations:
         found.append(EVALUATE_CODE.describe())
     if any(item.quantized for item in plan.evaluations):
@@ -68,11 +85,13 @@ def codes(plan: Plan) -> list[DescribedCode]:
         found.append(RUNTIME_CODE.describe())
     if plan.quantized:
         found += [CONVERT_CODE.describe(), QUANTIZE_CODE.describe()]
+    if plan.imatrix:
+        found.append(plan.imatrix.code)
     by_name = {code.of.name: code for code in found}
     return [by_name[name] for name in sorted(by_name)]
 
 
-def provenance(plan: Plan, digests: Mapping[str, str]) -> dict[str, Any]:
+def provenance(plan: Plan, digests: Mapping[str, str]) -> JsonObject:
     """Return the provenance predicate of a release.
 
     Args:
@@ -130,7 +149,7 @@ def download_location(material: Material, file: LockedFile) -> str | None:
     return f"{HUB_PAGES}/{material.repo}/resolve/{material.revision}/{quote(file.name)}"
 
 
-def _entries(material: Material) -> Iterator[dict[str, Any]]:
+def _entries(material: Material) -> Iterator[JsonObject]:
     """Yield an entry for a model or an adapter as a whole, and one for each file that generic tools can match."""
     # the digest was compared only for files that were read as a whole
     read = {"read": "ranges of it"} if material.in_part else {}

@@ -6,19 +6,20 @@ Specified in docs/spec/lineage.md, with a JSON Schema, test vectors, and a check
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.layout import LINEAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from herdbook.jsonio import JsonObject
     from herdbook.provenance.lineage import LineageSlice
 
 LINEAGE_TYPE = "urn:herdbook:predicate:tensor-lineage:v1"
 
 
-def predicate(slices: Iterable[LineageSlice], sha256: str) -> dict[str, Any]:
+def predicate(slices: Iterable[LineageSlice], sha256: str) -> JsonObject:
     """Return the predicate.
 
     Args:

@@ -17,10 +17,12 @@ from herdbook.provenance.slsa import statement
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from herdbook.provenance.slsa import Statement
+
 PUBLISHED = "https://in-toto.io/attestation/release/v0.1"
 
 
-def published(digests: Mapping[str, str], where: str) -> dict[str, Any]:
+def published(digests: Mapping[str, str], where: str) -> Statement:
     """Return the statement that files are published.
 
     Args:

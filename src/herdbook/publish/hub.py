@@ -47,7 +47,7 @@ class UncertainCommitError(StepError):
 
     Args:
         message: The message for the user.
-        wait_s: How many seconds the Hub asks to wait before the next request.
+        wait_s: How many seconds the Hub requests to wait before the next request.
     """
 
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
@@ -108,7 +108,7 @@ class Repository:
         """
         if not get_token():
             return None
-        answer = self._ask(self._api.whoami)
+        answer = self._call(self._api.whoami)
         try:
             return _account(answer)
         except (KeyError, TypeError, AttributeError) as error:
@@ -119,7 +119,7 @@ class Repository:
     def look(self) -> RemoteState:
         """Return the current state of its main branch; an empty state if the repository does not exist or is hidden."""
         try:
-            info = self._ask(lambda: self._api.model_info(self.name))
+            info = self._call(lambda: self._api.model_info(self.name))
         except StepError as error:
             if _is_absent(error):
                 self.private = None
@@ -134,7 +134,7 @@ class Repository:
         """Return the files of a revision, by name."""
         what = f"hub: {self.name}@{revision}"
 
-        def ask() -> dict[str, RemoteFile]:
+        def request() -> dict[str, RemoteFile]:
             tree = self._api.list_repo_tree(self.name, recursive=True, revision=revision)
             try:
                 files = [hub.remote_file(entry, what) for entry in tree if isinstance(entry, RepoFile)]
@@ -142,11 +142,11 @@ class Repository:
                 raise ValueError("the response is not that of a Hub") from error
             return {file.name: file for file in files}
 
-        return self._ask(ask)
+        return self._call(request)
 
     def create(self, *, private: bool) -> None:
         """Create the repository, unless it exists."""
-        self._ask(lambda: self._api.create_repo(self.name, private=private, exist_ok=True))
+        self._call(lambda: self._api.create_repo(self.name, private=private, exist_ok=True))
 
     def commit(
         self, files: Iterable[LocalFile], deleted: Iterable[str], parent: str | None, message: str, about: str
@@ -159,7 +159,7 @@ class Repository:
             StepError: If the Hub refuses.
         """
         additions = [_addition(file) for file in files]
-        self._ask(lambda: self._upload(additions))
+        self._call(lambda: self._upload(additions))
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *additions,
             *(CommitOperationDelete(name, is_folder=False) for name in deleted),
@@ -196,17 +196,17 @@ class Repository:
 
     def tags(self) -> dict[str, str]:
         """Return the commit of each tag, by the tag's name."""
-        refs = self._ask(lambda: self._api.list_repo_refs(self.name))
+        refs = self._call(lambda: self._api.list_repo_refs(self.name))
         return {tag.name: tag.target_commit for tag in refs.tags}
 
     def tag(self, name: str, commit: str) -> None:
         """Tag a commit, unless a tag of this name exists, at any commit."""
-        self._ask(lambda: self._api.create_tag(self.name, tag=name, revision=commit, exist_ok=True))
+        self._call(lambda: self._api.create_tag(self.name, tag=name, revision=commit, exist_ok=True))
 
     def card_problem(self, card: str) -> str | None:
         """Return the Hub's objection to a model card's front matter; None if it has none."""
         try:
-            self._ask(lambda: ModelCard(card).validate())
+            self._call(lambda: ModelCard(card).validate())
         except StepError as error:
             cause = error.__cause__.__cause__ if error.__cause__ else None
             if isinstance(cause, HfHubHTTPError) or not isinstance(cause, ValueError):
@@ -217,7 +217,7 @@ class Repository:
     def _read(self, revision: str, name: str, limit: int, file: RemoteFile | None) -> bytes:
         what = f"{self.name}@{revision}: {name}"
         url = hf_hub_url(self.name, name, revision=revision, endpoint=self.endpoint)
-        content, size_bytes = self._ask(lambda: hub.read_range(url, 0, limit))
+        content, size_bytes = self._call(lambda: hub.read_range(url, 0, limit))
         if size_bytes > limit:
             raise StepError(f"{what}: has {size_bytes:,} bytes, too many for such a file")
         if file is not None and not LocalFile.of(name, content).is_same(file):
@@ -226,7 +226,7 @@ class Repository:
             )
         return content
 
-    def _ask(self, call: Callable[[], Result]) -> Result:
+    def _call(self, call: Callable[[], Result]) -> Result:
         """Send a request that may be repeated. Raises StepError, caused by the SourceError, caused by the client's error."""
         try:
             return hub.persist(call, self.name, self.name)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from herdbook import lock as locks
 from herdbook import plain
-from herdbook.errors import HerdbookError, StepError
+from herdbook.errors import HerdbookError, RecipeError, StepError
 from herdbook.files import sha256_file
 from herdbook.layout import CARD, LOCK, RECIPE
 from herdbook.lock import paths
-from herdbook.publish import licenses
+from herdbook.plan.licensing import check_licenses, gated_sources, unknown_licenses
 from herdbook.publish.hub import name_problem
 
 if TYPE_CHECKING:
@@ -39,14 +39,12 @@ def of_release(release: LocalRelease, *, public: bool) -> list[str]:
     """
     settings = release.recipe.publish
     problems = [*release.problems, *_absolute(release)]
-    objections = licenses.problems(release.recipe, release.lock)
-    if objections and not settings.licenses:
-        problems += objections
-        problems.append(
-            "licenses: change what is released, or, if someone has checked and takes responsibility, state it in the recipe: "
-            "publish.licenses {by, because}"
-        )
-    gated = licenses.gated_sources(release.recipe, release.lock)
+    problems += unknown_licenses(release.recipe, release.lock)
+    try:
+        check_licenses(release.recipe, release.lock)
+    except RecipeError as error:  # a release of an earlier version
+        problems += error.problems
+    gated = gated_sources(release.recipe, release.lock)
     if public and gated and not settings.gated:
         problems += [
             f"models.{source} is gated; publishing would give everyone access to its weights"
@@ -71,7 +69,7 @@ def _absolute(release: LocalRelease) -> list[str]:
     ]
     return [
         f"{where}: {path} is a path on this machine, and everyone would see it. Name it relative to the recipe (link or move "
-        "the file or folder if necessary), run `herdbook lock`, and build again"
+        "the file or folder if necessary), run `herdbook lock`, and rebuild"
         for where, path in found
         if paths.is_absolute(path)
     ]
@@ -147,7 +145,7 @@ def tag_problem(release: LocalRelease, repository: Repository, tag: str, tags: d
         return None
     return (
         f"{repository.name}: the tag {tag} is already at {tags[tag]}, which contains another release. A tag is never moved: choose "
-        "another tag for this version (publish.tag), or delete the old one manually if nobody has used it."
+        "another tag for this version (publish.tag), or delete the old one manually if it has not been used."
     )
 
 

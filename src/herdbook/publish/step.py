@@ -24,11 +24,12 @@ from herdbook.sources.purl import HubCommit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from herdbook.provenance.slsa import Statement
     from herdbook.publish.local import LocalRelease
     from herdbook.publish.proposal import Proposal, RemoteState
 
     Report = Callable[[str], None]
-    Sign = Callable[[dict[str, Any]], str]
+    Sign = Callable[[Statement], str]
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _refuse_unseen(
 
 
 def _wait(error: UncertainCommitError, wait_s: float | None, given_up: str, report: Report) -> None:
-    """Wait before the next attempt, at least as long as the Hub asks. Raises StepError after the last attempt."""
+    """Wait before the next attempt, at least as long as the Hub requests. Raises StepError after the last attempt."""
     if wait_s is None:
         raise StepError(f"{error}\nGave up after {len(WAITS_S) + 1} attempts. {given_up}") from error
     wait_s = max(wait_s, error.wait_s)

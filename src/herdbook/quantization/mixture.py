@@ -7,6 +7,7 @@ that our files equal those that ``llama-quantize`` writes. ``tests/data/quantize
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -80,7 +81,7 @@ class Choices:
         types: Types of tensors by regular expressions, of which the first that is found in a name counts.
         output: The type of the output matrix.
         embeddings: The type of the embeddings.
-        matrix: Whether there is an importance matrix.
+        matrix: Whether an importance matrix is used.
     """
 
     types: tuple[tuple[str, str], ...] = ()
@@ -104,6 +105,11 @@ class Typed:
     shape: tuple[int, ...]
     type: str
     wanted: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
 
     @property
     def size_bytes(self) -> int:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+UNWEIGHED = frozenset(
+    ("Q8_0", "TQ1_0", "TQ2_0", "MXFP4")
+)  # whose encoders in ggml ignore an importance matrix
+
 
 @dataclass(frozen=True)
 class TensorType:
@@ -24,6 +28,11 @@ class TensorType:
     block_bytes: int
     narrower: str | None = None
     needs_matrix: bool = False
+
+    @property
+    def weighs(self) -> bool:
+        """Whether its encoder weighs errors by an importance matrix."""
+        return not self.is_full_width and self.name not in UNWEIGHED
 
     @property
     def is_full_width(self) -> bool:

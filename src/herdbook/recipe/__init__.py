@@ -3,14 +3,14 @@
 Reading a recipe uses no network and imports no torch.
 """
 
+from herdbook.recipe.card import SECTIONS, Card, HubKeys, Image
+from herdbook.recipe.dense import Dense, Merge, Modular
 from herdbook.recipe.evaluate import Asked, Bounded, Evaluate, Suite, beside_suite, is_file, measured
 from herdbook.recipe.laser import Calibration, Guard, Laser, Select
 from herdbook.recipe.merge import (
     Dare,
-    Dense,
     Filtered,
     Linear,
-    Merge,
     Mergekit,
     Passthrough,
     Slerp,
@@ -22,18 +22,20 @@ from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
 from herdbook.recipe.ranks import Bounds, Leaderboard
 from herdbook.recipe.reading import json_schema, load, parse, parse_suite, read_text
-from herdbook.recipe.release import Release
+from herdbook.recipe.release import LicenseWaiver, Release
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.tokenizer import ModelToken, Tokenizer, Zero
 from herdbook.recipe.whole import Recipe, ancestry, keeper_of, parents, tokenizer_of
 
 __all__ = [
+    "SECTIONS",
     "Adapter",
     "Asked",
     "Bounded",
     "Bounds",
     "Calibration",
+    "Card",
     "Dare",
     "Dense",
     "Evaluate",
@@ -42,13 +44,17 @@ __all__ = [
     "Folder",
     "Guard",
     "Hub",
+    "HubKeys",
+    "Image",
     "Laser",
     "Leaderboard",
+    "LicenseWaiver",
     "Linear",
     "Merge",
     "Mergekit",
     "Mixture",
     "ModelToken",
+    "Modular",
     "Moe",
     "Passthrough",
     "Publish",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, model_validator
 
 from herdbook.humanize import did_you_mean
-from herdbook.recipe.section import Name, Section
+from herdbook.recipe.section import Dtype, Name, Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,9 +32,12 @@ class Asked(Section):
     gen_kwargs: dict[str, JsonValue] = Field(
         {}, description="settings of text generation, such as max_gen_toks, that replace the task's own"
     )
+    dtype: Dtype | None = Field(
+        None, description="the type in which models are measured, in the place of `evaluate.dtype`"
+    )
 
     def over(self, other: Asked) -> Asked:
-        """Return these settings, and where they say nothing, those of ``other``."""
+        """Return these settings, and where one is not given, that of ``other``."""
         given = {name: getattr(self, name) for name in Asked.model_fields if name in self.model_fields_set}
         below = {name: getattr(other, name) for name in Asked.model_fields if name in other.model_fields_set}
         return Asked.model_validate({**below, **given})
@@ -42,8 +45,8 @@ class Asked(Section):
     @property
     def given(self) -> dict[str, Any]:
         """The settings that are given, as JSON."""
-        said = self.model_dump(mode="json", exclude_defaults=True)
-        return {name: value for name, value in said.items() if name in Asked.model_fields}
+        given = self.model_dump(mode="json", exclude_defaults=True)
+        return {name: value for name, value in given.items() if name in Asked.model_fields}
 
 
 class AskedTask(Asked):
@@ -120,7 +123,7 @@ class Evaluate(Section):
         ge=1,
         description="how many requests form a batch; part of the result's key, since it changes the last digits of a result",
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Dtype = Field(
         "float32",
         description="the type in which models are measured; the smaller ones need half the memory, and change the results a little",
     )
@@ -153,22 +156,37 @@ def is_file(task: str) -> bool:
     return re.search(SUFFIX, task) is not None
 
 
-def measured(evaluate: Evaluate, suites: Mapping[str, Suite]) -> list[tuple[str, Asked]]:
-    """Return all tasks, as they are named relative to the recipe, with the settings that apply to each.
+class Measurable(NamedTuple):
+    """A task of an evaluation.
+
+    Args:
+        task: The task, as it is named relative to the recipe.
+        asked: The settings that apply to it.
+        suite: The suite that it belongs to; empty if it is named by itself.
+    """
+
+    task: str
+    asked: Asked
+    suite: str
+
+
+def measured(evaluate: Evaluate, suites: Mapping[str, Suite]) -> list[Measurable]:
+    """Return all tasks, with the settings that apply to each.
 
     Args:
         evaluate: The section.
         suites: By its file, each suite that it names.
     """
     below = Asked(limit=evaluate.limit) if evaluate.limit else Asked()
-    found: list[tuple[str, Asked]] = []
+    found: list[Measurable] = []
     for entry in evaluate.entries:
         if isinstance(entry, AskedTask):
-            found.append((entry.task, entry.over(below)))
+            found.append(Measurable(entry.task, entry.over(below), ""))
         else:
             suite = suites[entry.suite]
             found += [
-                (beside_suite(entry.suite, task.task), entry.over(task).over(below)) for task in suite.tasks
+                Measurable(beside_suite(entry.suite, task.task), entry.over(task).over(below), suite.suite)
+                for task in suite.tasks
             ]
     return found
 
@@ -193,7 +211,7 @@ class Mark(Section):
     )
     no_worse_than: Name | None = Field(
         None,
-        description="a measured model; missed if the paired test says that the release is worse, at the 5 % level",
+        description="a measured model; missed if the release is worse by the paired test, at the 5 % level",
     )
 
     @model_validator(mode="after")

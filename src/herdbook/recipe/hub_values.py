@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from herdbook.humanize import did_you_mean
 from herdbook.recipe.section import Section
 
-# A license that is not in the list; `license_name` and `license_link` say which.
+# A license that is not in the list; `license_name` and `license_link` identify it.
 OTHER = "other"
 # Source: https://huggingface.co/docs/hub/repositories-licenses
 _LICENSES = """

@@ -18,7 +18,7 @@ def _not_boolean(value: Any) -> Any:
     return value
 
 
-# What a merge's bits are those of. mergekit 0.1.4 had other formulas of some methods.
+# The implementation whose bits a merge has. In mergekit 0.1.4, some methods have other formulas.
 MergeSemantics = Literal["native-1", "mergekit-0.1.5"]
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_not_boolean)]
 
@@ -339,18 +339,6 @@ class Mergekit(Joined):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The base if there is one, then the other models; the base may be listed, and takes no part."""
+        """The base, if any, then the other models; the base may be listed, and takes no part."""
         others = (entry.model for entry in self.models if entry.model != self.base)
         return (*([self.base] if self.base else []), *others)
-
-
-Dense = Annotated[
-    Linear | Slerp | TaskArithmetic | Ties | Dare | ModelStock | Passthrough | Mergekit,
-    Field(discriminator="method", description="how dense models are merged"),
-]
-
-
-class Merge(Section):
-    """A merge of several dense models into one."""
-
-    merge: Dense

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from herdbook.recipe.dense import Modular
 from herdbook.recipe.merge import (
     Dare,
     Filtered,
@@ -22,11 +23,17 @@ from herdbook.recipe.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from herdbook.recipe.merge import Dense
+    from herdbook.recipe.dense import Dense
 
 
 def merge_problems(where: str, merge: Dense) -> list[str]:
     """Return the problems of a dense merge, one line each; ``where`` is its key in the recipe."""
+    if isinstance(merge, Modular):
+        return [
+            problem
+            for name, one in merge.modules.items()
+            for problem in _of_module(f"{where}.modules.{name}", one)
+        ]
     problems = [*_problems_of_semantics(where, merge), *_problems_of_base(where, merge)]
     if isinstance(merge, Ties | Dare):
         for index, entry in enumerate(merge.models):
@@ -56,6 +63,15 @@ def merge_problems(where: str, merge: Dense) -> list[str]:
                 f"{where}.vocabulary: rows are either cropped, or lined up by `tokenizer.source`; leave out one of them"
             )
     return problems
+
+
+def _of_module(where: str, merge: Joined) -> Iterator[str]:
+    yield from merge_problems(where, merge)  # type: ignore[arg-type]  # its classes are those that join
+    yield from (
+        f"{where}.{key}: modules of a model have it in common, so a single one cannot set it"
+        for key in ("tokenizer", "vocabulary")
+        if getattr(merge, key) is not None
+    )
 
 
 def _problems_of_layers(where: str, merge: Joined) -> list[str]:

@@ -73,7 +73,7 @@ class Mixture(Section):
     base: Name = Field(description="provides attention, norms, embeddings, configuration and tokenizer")
     experts: list[Expert] = Field(min_length=2)
     shared_experts: list[Expert] = Field(
-        [], description="experts that process every token; how many there can be depends on the family"
+        [], description="experts that process every token; their possible number depends on the family"
     )
     family: FamilyName | None = Field(
         None, description="the architecture to write; the first that fits the base if left out"

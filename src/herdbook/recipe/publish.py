@@ -24,10 +24,6 @@ class Publish(Section):
         None, pattern=TAG_PATTERN, description="tag of the published commit, such as v1.0"
     )
     private: bool = Field(False, description="publish to a private repository")
-    licenses: Waiver | None = Field(
-        None,
-        description="overrides the refusal because of source licenses that forbid the release or are unknown",
-    )
     gated: Waiver | None = Field(
         None, description="overrides the refusal because weights of gated sources would become public"
     )

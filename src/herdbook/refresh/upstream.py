@@ -38,7 +38,7 @@ class UpstreamChange:
         before: The pinned revision.
         after: The revision now; the pinned one if the source is unavailable.
         difference: The differences between the two pins; None if they are equal.
-        notes: Facts that the lock does not contain but the user should know, a sentence each.
+        notes: Facts that the lock does not contain but that matter to the user, a sentence each.
         trouble: Why it is unavailable; empty if it is available.
     """
 
@@ -162,7 +162,7 @@ def _notes(model: Hub, remote: RemoteRepo, pinned: str) -> tuple[str, ...]:
     notes = []
     if remote.repo != repo:
         notes.append(
-            f"the repository was renamed to {remote.repo}. The old name redirects to it until somebody registers it: "
+            f"the repository was renamed to {remote.repo}. The old name redirects to it until another account registers it: "
             "write the new name into the recipe"
         )
     if remote.commit != pinned and _is_gone(repo, pinned):

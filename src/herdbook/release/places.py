@@ -90,11 +90,11 @@ class Unlisted:
     @property
     def ignored(self) -> list[str]:
         """A line for each place."""
-        return [f"{where}: {told(count)}" for where, count in self.left.items()]
+        return [f"{where}: {ignored_text(count)}" for where, count in self.left.items()]
 
 
-def told(count: int) -> str:
-    """Return what is said of a place."""
+def ignored_text(count: int) -> str:
+    """Return the description of a place."""
     return f"ignored, not part of the release: {plural(count, 'file')}"
 
 

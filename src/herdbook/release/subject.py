@@ -194,7 +194,7 @@ class FolderSubject(_Reading):
 
     @contextmanager
     def open(self, name: str) -> Iterator[BufferedReader]:
-        """Open a file for reading: the one that was there when the folder was listed.
+        """Open a file for reading: the one that existed when the folder was listed.
 
         Raises:
             VerificationError: If it is missing, or no longer a plain file.
@@ -335,7 +335,7 @@ def open_source(uri: str) -> Subject:
         SourceError: If it cannot be read.
     """
     if uri.startswith("folder:"):
-        raise UnverifiedError(f"{uri}: is a local folder of the author, so nobody else can read it")
+        raise UnverifiedError(f"{uri}: is a local folder of the author, so others cannot read it")
     if not uri.startswith(purl.PREFIX):
         raise UnverifiedError(f"{uri}: is not on the Hub, so others cannot read it by ranges")
     source = purl.parse(uri)

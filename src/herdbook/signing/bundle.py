@@ -16,6 +16,7 @@ from herdbook.errors import VerificationError
 from herdbook.provenance.claims import canonical
 
 if TYPE_CHECKING:
+    from herdbook.provenance.slsa import Statement
     from herdbook.signing.keys import PrivateKey, PublicKey
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -59,7 +60,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def bundle(statement: dict[str, Any], key: PrivateKey) -> bytes:
+def bundle(statement: Statement, key: PrivateKey) -> bytes:
     """Return a statement, signed, as the canonical JSON of a bundle: the same bytes for the same statement and key."""
     payload = canonical(statement)
     signature = key.sign(pae(PAYLOAD_TYPE, payload))

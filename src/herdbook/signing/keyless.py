@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError, VerificationError
 from herdbook.provenance.claims import canonical
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sigstore.oidc import IdentityToken
     from sigstore.sign import Signer
 
+    from herdbook.provenance import slsa
     from herdbook.signing.bundle import Envelope
 
 # Path of a client trust configuration (JSON) of a Sigstore instance other than the public one, such as a company's.
@@ -57,7 +58,7 @@ class Keyless:
 
     fingerprint = None  # each signing uses a new key
 
-    def bundle(self, statement: dict[str, Any]) -> bytes:
+    def bundle(self, statement: slsa.Statement) -> bytes:
         """Return a statement, signed, as the canonical JSON of a bundle; other bytes each time.
 
         Raises:

@@ -7,7 +7,7 @@ renamed, missing or added file is reported by name. The subject's digest does no
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.layout import CLAIMS, SIGNATURE
@@ -15,6 +15,7 @@ from herdbook.layout import CLAIMS, SIGNATURE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from herdbook.provenance.slsa import Statement
     from herdbook.signing.bundle import Envelope
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
@@ -23,7 +24,7 @@ OF_GIT = (".git", ".gitattributes", ".github", ".gitignore")
 IGNORED = (*OF_GIT, CLAIMS, SIGNATURE)
 
 
-def manifest(name: str, digests: Mapping[str, str]) -> dict[str, Any]:
+def manifest(name: str, digests: Mapping[str, str]) -> Statement:
     """Return the statement that is signed.
 
     Args:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from herdbook.provenance.claims import canonical
 from herdbook.settings import KEYLESS, SIGNING_KEY
 from herdbook.signing.bundle import bundle
 from herdbook.signing.keyless import Keyless
 from herdbook.signing.keys import PrivateKey, load_private
+
+if TYPE_CHECKING:
+    from herdbook.provenance.slsa import Statement
 
 Signer = PrivateKey | Keyless
 
@@ -33,11 +36,11 @@ def signer_of(value: str) -> Signer | None:
     return load_private(Path(value)) if value else None
 
 
-def signed(statement: dict[str, Any], signer: Signer) -> bytes:
+def signed(statement: Statement, signer: Signer) -> bytes:
     """Return a statement as a signed bundle. Raises StepError if keyless signing fails."""
     return signer.bundle(statement) if isinstance(signer, Keyless) else bundle(statement, signer)
 
 
-def line(statement: dict[str, Any], signer: Signer | None) -> bytes:
-    """Return a statement as a line of the claims, signed if there is a signer."""
+def line(statement: Statement, signer: Signer | None) -> bytes:
+    """Return a statement as a line of the claims, signed if a signer is given."""
     return (signed(statement, signer) if signer else canonical(statement)) + b"\n"

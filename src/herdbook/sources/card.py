@@ -1,6 +1,6 @@
-"""What the card of a source, ``README.md``, says of the source: its license and its parents.
+"""The facts in the card of a source, ``README.md``: its license and its parents.
 
-The card is read as it is in the pinned commit. The Hub's description of a repository says the same today, but may say
+The card is read as it is in the pinned commit. The Hub's description of a repository states the same today, but may state
 something else tomorrow without a commit, and is not covered by a digest.
 """
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 # As the Hub's client finds it: a card may begin with empty lines.
 _FRONT = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]+---(?:\r\n|\n|$)", re.DOTALL)
-_ADVICE = "Its license is in there. Ask its owner to repair it, or name a copy of the model in a folder, with the license in the recipe"
+_ADVICE = "It contains the license. Have its owner repair it, or name a copy of the model in a folder, with the license in the recipe"
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says of a source.
+    """The facts on a source in its card.
 
     Args:
         license: The license; None if it names none.
@@ -36,7 +36,7 @@ class Card:
 
 
 def read_card(names: Collection[str], read: Callable[[str], bytes], what: str) -> Card:
-    """Return what the card among a source's files says; nothing if there is none, or it has no front matter.
+    """Return the facts in the card among a source's files; empty without a card or without front matter.
 
     Args:
         names: The names of the files.
@@ -53,7 +53,7 @@ def read_card(names: Collection[str], read: Callable[[str], bytes], what: str) -
     except yamlio.YamlError as error:
         raise SourceError(f"{what}: {CARD}: its front matter{error}. {_ADVICE}") from error
     return Card(
-        license=", ".join(_strings(entries.get("license"))) or None,
+        license=", ".join(_licenses(entries)) or None,
         base_models=tuple(_strings(entries.get("base_model"))),
     )
 
@@ -72,6 +72,12 @@ def front_matter(content: bytes) -> dict[str, Any]:
     if not isinstance(entries, dict | None):
         raise yamlio.YamlError(" is not a mapping")
     return entries or {}
+
+
+def _licenses(entries: dict[str, Any]) -> list[str]:
+    """Return the licenses; in place of the Hub's word for one that it does not list, its name."""
+    named = _strings(entries.get("license_name"))
+    return [named[0] if one == "other" and named else one for one in _strings(entries.get("license"))]
 
 
 def _strings(value: Any) -> list[str]:

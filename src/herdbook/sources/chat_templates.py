@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Conversations must begin with a user, after a system's message if there is one, and alternate.
+# Conversations must begin with a user, after an optional system's message, and alternate.
 _ALTERNATE = (
     "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) or message['role'] not in ['user', 'assistant'] %}"
     "{{ raise_exception('after an optional system message, user and assistant must alternate') }}{% endif %}"

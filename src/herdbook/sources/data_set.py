@@ -1,7 +1,7 @@
 """Data sets on the Hub: which files a task reads of one, and the card with which a copy of these files is read alike.
 
-A card says in its front matter which files belong to which configuration and split; without that, `datasets` finds them by their
-names. A copy of some files has a card that says of them what the original says, and nothing of others.
+A card's front matter lists which files belong to which configuration and split; without that, `datasets` finds them by their
+names. A copy of some files has a card with the original's entries for them, and no others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from herdbook.sources.card import front_matter
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-INFOS = "dataset_infos.json"  # what cards said in earlier years
+INFOS = "dataset_infos.json"  # what cards contained in earlier years
 SETTINGS = ".huggingface.yaml"
 CONVERTED = "refs/convert/parquet"  # the branch to which the Hub converts a data set
 _FORMATS = (".parquet", ".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".arrow", ".xml")
@@ -39,7 +39,7 @@ class Reading:
     Args:
         name: The configuration; None if the task names none.
         data_dir: The folder of the data set that is read; None for all of it.
-        data_files: The patterns of the files that are read; None if the data set says which.
+        data_files: The patterns of the files that are read; None if the data set lists them.
         splits: The splits that the task needs.
     """
 
@@ -69,13 +69,13 @@ def is_script(repo: str, names: Collection[str]) -> bool:
 
 
 def is_data(name: str) -> bool:
-    """Return whether a file of this name may contain documents, or says how such files are read."""
+    """Return whether a file of this name may contain documents, or describes how such files are read."""
     last = name.rpartition("/")[2]
     return last.endswith(_SUFFIXES) or name in {CARD, INFOS}
 
 
 def read_front(content: bytes | None, what: str) -> dict[str, Any]:
-    """Return what a data set's card says of it; nothing if there is none. Raises SourceError if it is damaged."""
+    """Return the entries of a data set's card; empty if it has none. Raises SourceError if it is damaged."""
     try:
         return front_matter(content) if content is not None else {}
     except yamlio.YamlError as error:
@@ -108,19 +108,19 @@ def converted_card(names: Iterable[str], what: str) -> dict[str, Any]:
 
 
 def wanted(reading: Reading, front: Mapping[str, Any], names: Collection[str], what: str) -> set[str]:
-    """Return the names of the files that a task reads, with those that say how.
+    """Return the names of the files that a task reads, with those that describe how.
 
     Args:
         reading: How the task reads the data set.
-        front: What the data set's card says.
+        front: The content of the data set's card.
         names: The names of all files of the data set.
         what: The data set, for messages.
 
     Raises:
-        SourceError: If it has no such configuration or split, a split is empty, or there are no such files.
+        SourceError: If it has no such configuration or split, a split is empty, or no such files exist.
     """
     if SETTINGS in names:
-        raise SourceError(f"{what}: {SETTINGS} says which files are read, which is not supported")
+        raise SourceError(f"{what}: {SETTINGS} chooses the files that are read, which is not supported")
     chosen = _configuration(reading, front, what)
     _check_splits(reading, front, chosen, what)
     data = [
@@ -139,16 +139,16 @@ def wanted(reading: Reading, front: Mapping[str, Any], names: Collection[str], w
 
 
 def card_of(reading: Reading, front: Mapping[str, Any], what: str) -> bytes:
-    """Return the card of a copy of the files that a task reads, from what the data set's own card says."""
+    """Return the card of a copy of the files that a task reads, from the data set's own card."""
     chosen = _configuration(reading, front, what)
-    said: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     if chosen is not None:
-        said["configs"] = [{**chosen, "default": True}]
+        entries["configs"] = [{**chosen, "default": True}]
     if infos := _infos(front):
         name = chosen["config_name"] if chosen else reading.name
         kept = [info for info in infos if name is None or info.get("config_name", name) == name]
-        said["dataset_info"] = kept[0] if len(kept) == 1 and "config_name" not in kept[0] else kept
-    text = json.dumps({key: value for key, value in said.items() if value}, default=str)
+        entries["dataset_info"] = kept[0] if len(kept) == 1 and "config_name" not in kept[0] else kept
+    text = json.dumps({key: value for key, value in entries.items() if value}, default=str)
     return f"---\n{text}\n---\n".encode()
 
 
@@ -209,7 +209,7 @@ def _check_splits(
                 and split.get("num_examples") == 0
             ):
                 raise SourceError(
-                    f"{where}: its split {split['name']!r} is empty; there is nothing to measure"
+                    f"{where}: its split {split['name']!r} is empty, so nothing can be measured"
                 )
 
 

@@ -1,4 +1,4 @@
-"""The types of what an index says, ``model.safetensors.index.json``: checked once, where it is read."""
+"""The types of an index, ``model.safetensors.index.json``: checked once, where it is read."""
 
 from __future__ import annotations
 

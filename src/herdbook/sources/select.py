@@ -25,8 +25,10 @@ TOKENIZER_FILES = (
     TOKENIZER_CONFIG,
     "vocab.json",
 )
+# How a model that also reads images gets numbers of them.
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 # All files of a model besides its weights.
-SIDE_FILES = (*TOKENIZER_FILES, CONFIG, GENERATION_CONFIG)
+SIDE_FILES = (*TOKENIZER_FILES, *PROCESSOR_FILES, CONFIG, GENERATION_CONFIG)
 
 
 def check_name(name: str, what: str) -> str:

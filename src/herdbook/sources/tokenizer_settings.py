@@ -1,4 +1,4 @@
-"""The types of what a tokenizer's ``tokenizer_config.json`` says, and the chat templates of a model.
+"""The types of a tokenizer's ``tokenizer_config.json``, and the chat templates of a model.
 
 Types are checked where the file is read, so that nothing else has to. Only keys that Herdbook reads have a type here.
 """

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from herdbook import limits
 from herdbook.errors import DigestMismatchError, SourceError
 from herdbook.files import atomic_writer, remove_abandoned, scratch, sha256_file
+from herdbook.sources.license_files import check_size, license_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +118,7 @@ def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
     """Open a wheel, for all that is done with it.
 
     Raises:
-        SourceError: If it is not an archive, is damaged or encrypted, is compressed in a way that Python does not know, or
+        SourceError: If it is not an archive, is damaged or encrypted, is compressed in a way that Python does not support, or
             unpacks to far more than its size.
     """
     try:
@@ -203,6 +204,22 @@ def _check_sizes(wheel: Path, archive: zipfile.ZipFile) -> None:
         raise SourceError(
             f"{wheel.name}: refused: {packed:,} bytes unpack to {unpacked:,}, over the limit of {most:,}"
         )
+
+
+def license_members(wheel: Path) -> dict[str, str]:
+    """Return the members of a wheel that hold license texts, by their name without folders."""
+    with _opened(wheel) as archive:
+        names = [PurePosixPath(name) for name in archive.namelist()]
+    about = [name for name in names if name.parts[0].endswith(".dist-info")]
+    wanted = license_files(name.name for name in about)
+    return {name.name: str(name) for name in sorted(about, reverse=True) if name.name in wanted}
+
+
+def read_license(wheel: Path, member: str) -> bytes:
+    """Return a license text in a wheel. Raises SourceError if it is longer than any."""
+    with _opened(wheel) as archive:
+        check_size(archive.getinfo(member).file_size, f"{wheel.name}: {member}")
+        return archive.read(member)
 
 
 def license_of(wheel: Path) -> str | None:

@@ -9,7 +9,19 @@ from herdbook.steps.machine import Machine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from herdbook.plan import Evaluation, EvaluationData, Node, Part, Plan, Quantized, RoutingReport, Search
+    from herdbook.plan import (
+        Evaluation,
+        EvaluationData,
+        FileLoss,
+        Imatrix,
+        Node,
+        Part,
+        Plan,
+        Quantized,
+        Reference,
+        RoutingReport,
+        Search,
+    )
     from herdbook.plan.jobs import Job
 
     # Takes a plan, the subject of the job in it (None for the release as a whole), and the machine.
@@ -105,10 +117,28 @@ def _convert(plan: Plan, _: None, __: Machine) -> None:
     convert(plan)
 
 
+def _imatrix(plan: Plan, item: Imatrix, machine: Machine) -> None:
+    from herdbook.steps.imatrix.step import imatrix
+
+    imatrix(plan, item, machine.threads)
+
+
 def _quantize(plan: Plan, item: Quantized, machine: Machine) -> None:
     from herdbook.steps.quantize.step import quantize
 
     quantize(plan, item, machine.threads)
+
+
+def _reference(plan: Plan, item: Reference, machine: Machine) -> None:
+    from herdbook.steps.loss.step import reference
+
+    reference(plan, item, machine.threads)
+
+
+def _loss(plan: Plan, item: FileLoss, machine: Machine) -> None:
+    from herdbook.steps.loss.step import loss
+
+    loss(plan, item, machine.threads)
 
 
 def _card(plan: Plan, _: None, __: Machine) -> None:
@@ -142,7 +172,10 @@ STEPS: dict[str, Step] = {
     "data": _data,
     "evaluate": _evaluate,
     "convert": _convert,
+    "imatrix": _imatrix,
     "quantize": _quantize,
+    "reference": _reference,
+    "loss": _loss,
     "card": _card,
     "release": _release,
     "attest": _attest,

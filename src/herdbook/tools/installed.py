@@ -37,18 +37,17 @@ def root() -> Path:
 def card_templates() -> Path:
     """Return the folder of the card's templates.
 
-    It is ``templates`` in the working folder if that contains a card's template, so that a release can have its own; else
-    the package's; else that of the checkout that the package runs from.
+    It is the package's, or that of the checkout that the package runs from. A recipe can have templates of its own (``card``).
 
     Raises:
         StepError: If no folder contains one.
     """
     package = Path(__file__).parents[1]
-    for folder in (Path(TEMPLATES), package / TEMPLATES, package.parents[1] / TEMPLATES):
+    for folder in (package / TEMPLATES, package.parents[1] / TEMPLATES):
         if (folder / CARD_TEMPLATE).is_file():
             return folder
     raise StepError(
-        f"card: neither ./{TEMPLATES} nor Herdbook's installation contains {CARD_TEMPLATE}. Reinstall Herdbook."
+        f"card: Herdbook's installation contains no {TEMPLATES}/{CARD_TEMPLATE}. Reinstall Herdbook."
     )
 
 

@@ -1,4 +1,4 @@
 """Verification: check a release's statements against its own files and against its sources.
 
-Nothing that the release says of itself may loosen a check: ``proofs`` says what each field is derived from.
+No statement of the release about itself may loosen a check: ``proofs`` lists what each field is derived from.
 """

@@ -153,7 +153,7 @@ def _subjects(release: Release, claims: list[SignedClaim]) -> Iterator[Finding]:
 
 
 def _code(plan: Plan, recorded: RecordedCode) -> Iterator[Finding]:
-    """Check that the code of a build by this version of Herdbook is the installed code; say if another version built it."""
+    """Check that the code of a build by this version of Herdbook is the installed code; report if another version built it."""
     described = codes(plan)
     changed = [code for code in described if code.changed_modules]
     if not changed:

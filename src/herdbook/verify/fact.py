@@ -20,17 +20,17 @@ def _always(recipe: Recipe) -> bool:
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that a release says.
+    """A statement of a release.
 
     Args:
         name: What it is, for people.
-        file: The file that says it, or a pattern of such files.
+        file: The file that contains it, or a pattern of such files.
         fields: The fields of that file; empty for the whole file. ``*`` is any name or place. In records, a tensor is called by
             its action (``tensors.laser.rank``), and for its digest by what became of it (``released``, ``input`` of a step that
             made what is released, result ``between`` steps, ``unused``).
-        origin: What it is derived from, or who says so.
+        origin: What it is derived from, or who asserts it.
         level: The level at which it is proven; ``ASSERTED`` if none does.
-        concerns: Whether releases of a recipe say it at all.
+        concerns: Whether releases of a recipe contain it at all.
     """
 
     name: str

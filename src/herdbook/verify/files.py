@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
 from herdbook.errors import CheckpointError, HerdbookError, VerificationError
-from herdbook.layout import CONFIG, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
+from herdbook.layout import CONFIG, IMATRIX, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHTS_INDEX
 from herdbook.progress import track
 from herdbook.release.finding import Check
-from herdbook.release.places import told, unlisted
+from herdbook.release.places import ignored_text, unlisted
 from herdbook.release.reader import caught, damaged
 from herdbook.release.subject import FolderSubject
 from herdbook.sources import lfs, remote_code
@@ -40,6 +40,7 @@ INDEX = Check(LEVEL, "index")
 LOADS = Check(LEVEL, "loads whole")
 CODE = Check(LEVEL, "remote code")
 QUANTIZED = Check(LEVEL, "quantized")
+SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")  # the end of the name of a part
 
 # Files that a repository may contain besides a release: those of the Hub, and those that no program loads. The ends of all
 # names are given, since programs look for weights and code by them: `*.safetensors` finds a LICENSE.safetensors.
@@ -97,7 +98,7 @@ def _unlisted(release: Release) -> Iterator[Finding]:
         else:
             yield UNLISTED.failed(name, f"is not listed in {SUMS}", file=name)
     for where, count in found.left.items():
-        yield UNLISTED.passed(where, told(count))
+        yield UNLISTED.passed(where, ignored_text(count))
 
 
 def _read(release: Release, name: str) -> _Read:
@@ -177,9 +178,9 @@ def _records(release: Release, contents: dict[str, _Read], *, with_digests: bool
             continue
         size = release.subject.files[name].size_bytes
         if record["file"].get("size_bytes") != size:
-            said = str(record["file"].get("size_bytes"))
+            stated = str(record["file"].get("size_bytes"))
             yield RECORDED.failed(
-                name, "its record says another size", expected=str(size), found=said, file=name
+                name, "its record states another size", expected=str(size), found=stated, file=name
             )
         recorded = {
             tensor: (entry["dtype"], tuple(entry["shape"]), *([entry["sha256"]] if with_digests else []))
@@ -216,7 +217,7 @@ def _index(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
     if WEIGHTS_INDEX not in release.sums:
         if len(release.weights()) > 1:
             yield INDEX.failed(
-                WEIGHTS_INDEX, "is missing, although there are several weights files", file=WEIGHTS_INDEX
+                WEIGHTS_INDEX, "is missing, although the weights are in several files", file=WEIGHTS_INDEX
             )
         return
     content = release.subject.read(WEIGHTS_INDEX, limits.DOCUMENT.size_bytes)
@@ -264,7 +265,7 @@ def _loads(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
 
 
 def _remote_code(release: Release) -> Iterator[Finding]:
-    """Check that no configuration leads programs to code, which they run if they are told to trust the repository."""
+    """Check that no configuration leads programs to code, which they run if the repository is trusted."""
     names = [name for name in sorted(release.sums) if "/" not in name and name.endswith(CONFIG)]
     clean = 0
     for name in names:
@@ -284,17 +285,24 @@ def _quantized(release: Release) -> Iterator[Finding]:
     """Check that each quantized file has a record of its content, and of what each of its tensors was made from."""
     records: dict[str, int] = {}
     for name in sorted(
-        name for name in release.sums if name.startswith(RECORDS) and name.endswith(".gguf.json")
+        name
+        for name in release.sums
+        if name.startswith(RECORDS) and name.endswith(".gguf.json") and not name.endswith(f"{IMATRIX}.json")
     ):
         record = release.subject.json(name)
         with damaged(name):
-            records[record["file"]["sha256"]] = len(record["tensors"])
-    for name in sorted(name for name in release.sums if name.endswith(".gguf")):
-        count = records.get(release.sums[name])
+            records[record["file"]["sha256"]] = records[str(record["name"])] = len(record["tensors"])
+    for name in sorted(
+        name for name in release.sums if name.endswith(".gguf") and not name.endswith(IMATRIX)
+    ):
+        whole = SPLIT.sub(".gguf", name)
+        count = records.get(release.sums[name] if whole == name else whole)
         if count is None:
             yield QUANTIZED.failed(
                 name, "no record describes this content", found=release.sums[name], file=name
             )
         else:
-            detail = f"its record says what each of its {count} tensors was made from (see level recomputed)"
+            detail = (
+                f"its record states what each of its {count} tensors was made from (see level recomputed)"
+            )
             yield QUANTIZED.passed(name, detail, file=name)

@@ -70,7 +70,7 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
         (
             Level(
                 "upstream",
-                "each pinned source still exists, as its owner's, with the digests that were pinned, and says what the lock says of it",
+                "each pinned source still exists, as its owner's, with the digests that were pinned, and states what the lock records of it",
                 "the Hub's description of each source, the headers of its weights, its small files",
                 "a few requests and MB per source",
             ),
@@ -116,7 +116,7 @@ class LevelResult:
         findings: Its findings.
         read_bytes: How many bytes it read, from release and sources.
         seconds: Its duration.
-        unproven: What the release says that is not proven after it.
+        unproven: Statements of the release that are not proven after it.
     """
 
     level: Level

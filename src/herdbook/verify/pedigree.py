@@ -40,7 +40,7 @@ STEPS = Check(LEVEL, "steps")
 ORIGINS = Check(LEVEL, "origins")
 LINEAGES = Check(LEVEL, "lineage")
 PIECE_BYTES = 1 << 20
-# All that a record may say; of tensors, where nothing but the tensors is made, so that no later level compares it.
+# All that a record may contain; of tensors, where nothing but the tensors is made, so that no later level compares it.
 KEYS_OF_RECORD = {"code", "file", "key", "operation", "parameters", "tensors"}
 KEYS_OF_FILE = {"sha256", "size_bytes"}
 KEYS_OF_TENSOR = {"action", "dtype", "from", "kind", "name", "rows", "sha256", "shape", "slices"}
@@ -119,9 +119,9 @@ def _differences(part: Part, record: Mapping[str, Any]) -> Iterator[tuple[str | 
             yield tensor.name, "gate", part.operation.gate, str(entry.get("gate"))
         elif isinstance(part.operation, MergeTensors) and entry["action"] == "merge":
             planned = {"method": part.operation.method, **part.operation.values[tensor.name]}
-            said = {name: entry.get(name) for name in planned}
-            if planned != said:
-                yield tensor.name, "method or value", str(planned), str(said)
+            stated = {name: entry.get(name) for name in planned}
+            if planned != stated:
+                yield tensor.name, "method or value", str(planned), str(stated)
         elif tensor.action == "rows":
             runs, found = _runs(part, tensor.name), [_rows(piece) for piece in entry.get("slices", [])]
             if runs != found:
@@ -152,7 +152,7 @@ def _runs(part: Part, tensor: str) -> list[tuple[str, str, int, list[int]]]:
 
 
 def _rows(piece: Mapping[str, Any]) -> tuple[str, str, int, list[int]]:
-    """Return the same of a slice in a record; of one that is not of the planned kind, what is there."""
+    """Return the same of a slice in a record; of one that is not of the planned kind, its content."""
     return piece["name"], piece["kind"], piece["shape"][0], piece["rows"]
 
 
@@ -229,7 +229,7 @@ def _contradictions(
                     piece["sha256"],
                 )
         if piece.get("kind") == ZERO and piece["sha256"] != _digest_of_zeros(_size(piece, entry["dtype"])):
-            yield f"says that {piece['name']} is zero, and it is not", None, piece["sha256"]
+            yield f"states that {piece['name']} is zero, and it is not", None, piece["sha256"]
         if entry["action"] == "copy" and not piece.get("from"):
             yield "is declared as a copy, but names no original", None, None
 

@@ -1,4 +1,4 @@
-"""The part of the level `claims` about the lock: it pins what the recipe asks for, and nothing else."""
+"""The part of the level `claims` about the lock: it pins what the recipe requests, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PINS = Check("claims", "lock")
 
 
 def check(release: Release) -> Iterator[Finding]:
-    """Check that each name of the recipe is pinned to itself; name the proposals that the recipe asks for."""
+    """Check that each name of the recipe is pinned to itself; name the proposals that the recipe requests."""
     wrong = False
     for misfit in locks.misfits(release.lock, release.recipe):
         wrong = True
@@ -42,9 +42,9 @@ def check(release: Release) -> Iterator[Finding]:
         )
     if not wrong:
         count = len(release.lock.sources) + len(release.lock.adapters)
-        yield PINS.passed(f"{count} sources", "are pinned as the recipe asks")
+        yield PINS.passed(f"{count} sources", "are pinned as the recipe requests")
 
 
 def is_proposal(source: Hub) -> bool:
-    """Return whether a recipe asks for a pull request in so many words."""
+    """Return whether a recipe explicitly names a pull request."""
     return source.hub.partition("@")[2].startswith(hub.PROPOSAL)

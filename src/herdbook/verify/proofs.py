@@ -1,6 +1,6 @@
-"""What a release says that is not proven after a level: what only later levels prove, and what no level does.
+"""Statements of a release that are not proven after a level: what only later levels prove, and what no level does.
 
-Nothing that a release says of itself may loosen a check. What can follow from the recipe, from upstream's bytes or from
+No statement of a release about itself may loosen a check. What can follow from the recipe, from upstream's bytes or from
 arithmetic is derived by the verifier and compared. Everything else is asserted, and is listed by name at the end of each level.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def unproven(release: Release, level: str, levels: Sequence[str], options: Options) -> tuple[str, ...]:
-    """Return what a release says that is not proven after a level, each with the level that proves it.
+    """Return the statements of a release that are not proven after a level, each with the level that proves it.
 
     Args:
         release: The release.
@@ -31,17 +31,17 @@ def unproven(release: Release, level: str, levels: Sequence[str], options: Optio
     """
     try:
         recipe = release.recipe
-    except HerdbookError:  # a level has said so
+    except HerdbookError:  # a level has reported it
         return ()
     done = levels[: levels.index(level) + 1]
     open_ = [fact for fact in FACTS if fact.level not in done and fact.concerns(recipe)]
     if options.expect or options.not_before:
         open_ = [fact for fact in open_ if fact.name != AGE]
-    told = (
+    named = (
         f"{fact.name} ({fact.level if fact.level == ASSERTED else f'see level {fact.level}'})"
         for fact in open_
     )
-    names = list(dict.fromkeys(told))
+    names = list(dict.fromkeys(named))
     if not (options.key or options.identity):
         signed = SIGNATURE in release.subject.files
         names.append(

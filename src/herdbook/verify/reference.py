@@ -1,6 +1,6 @@
-"""The part of the level `files` about the age of a release: is it the one that the user knows of, or a newer one?
+"""The part of the level `files` about the age of a release: is it the one that the user has seen, or a newer one?
 
-An older release is as whole as a newer one, so nothing in it can tell. What can is its digest, which the user has from
+An older release is as whole as a newer one, so nothing in it shows its age. What does is its digest, which the user has from
 elsewhere, or the history of its repository: the release is that of a tag, or was committed after it and never before.
 A release's digest is the SHA-256 of its SHA256SUMS, which has the digests of all other files.
 """
@@ -47,7 +47,7 @@ def _not_before(release: Release, tag: str) -> Iterator[Finding]:
         return
     tagged = hub.read_refs(subject.repo).own.get(f"refs/tags/{tag}")
     if tagged is None:
-        yield REFERENCE.failed(release.name, f"its repository has no tag {tag}, which is said to exist")
+        yield REFERENCE.failed(release.name, f"its repository has no tag {tag}, which was given as existing")
         return
     if not hub.leads_to(subject.repo, subject.commit, tagged):
         detail = f"is at a commit before {tag}, or in whose history {tag} is not"

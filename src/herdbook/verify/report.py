@@ -93,7 +93,7 @@ def opening(release: Release, options: Options) -> str:
     """Return the first line: the release's digest, and whether an older release would pass in its place."""
     text = f"{release.name}: SHA256SUMS has the SHA-256 {release.digest}"
     if not (options.expect or options.not_before):
-        text += "; an older release would pass, too: only --expect or --not-before can tell"
+        text += "; an older release would pass, too: only --expect or --not-before can exclude it"
     return line(text)
 
 

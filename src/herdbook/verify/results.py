@@ -1,6 +1,6 @@
 """The part of the level `claims` about results: measurements, searches, the report on routers, and records of GGUF files.
 
-What was measured is the builder's word. What was asked, of which files and by which code, follows from recipe, lock and records.
+What was measured is the builder's word. The requests, the measured files and the code follow from recipe, lock and records.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from herdbook.layout import EVALUATIONS, RECORDS, ROUTING, SEARCHES
-from herdbook.plan.asked import asked_tasks
+from herdbook.comparison.groups import derive, follows
+from herdbook.comparison.losses import missed
+from herdbook.layout import EVALUATIONS, IMATRIX, LOSSES, RECORDS, ROUTING, SEARCHES
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.laser import SEARCH_CODE
+from herdbook.plan.loss import LOSS_CODE
 from herdbook.plan.quantize import QUANTIZE_CODE
 from herdbook.plan.routing import ROUTING_CODE
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.verify.differences import difference
+from herdbook.verify.gguf.recorded import recorded_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from herdbook.plan import Evaluation, Plan, Search
+    from herdbook.plan import Evaluation, FileLoss, Imatrix, Plan, Reference, Search
     from herdbook.plan.code import Code, RecordedCode
     from herdbook.plan.quantize import Quantized
     from herdbook.plan.routing import RoutingReport
@@ -31,24 +34,31 @@ if TYPE_CHECKING:
     from herdbook.release.reader import Release
 
 RESULTS = Check("claims", "results")
+SUMMARY = [
+    "kl_divergence",
+    "perplexity",
+    "perplexity_ratio",
+    "same_top",
+    "tokens",
+]  # the fields of a measured loss
 DEVICE = "device"  # named by the results of a GPU
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a result must say.
+    """What a result must contain.
 
     Args:
         name: Its file.
         code: The code that wrote it.
-        said: The fields that follow from the plan, and their values.
+        stated: The fields that follow from the plan, and their values.
         free: The fields that the step wrote besides, which this level does not derive.
-        within: What else follows: of what the result says, what it should say.
+        within: What else follows: pairs of what the result contains and what it should.
     """
 
     name: str
     code: Code
-    said: dict[str, Any]
+    stated: dict[str, Any]
     free: frozenset[str]
     within: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -60,8 +70,8 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
         count += 1
         found = release.subject.json(expected.name)
         with damaged(expected.name):
-            said = {name: value for name, value in found.items() if name not in expected.free}
-        pairs = [(expected.said, said), *expected.within]
+            stated = {name: value for name, value in found.items() if name not in expected.free}
+        pairs = [(expected.stated, stated), *expected.within]
         for ours, theirs in pairs:
             if ours == theirs:
                 continue
@@ -74,6 +84,10 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             else:
                 yield RESULTS.failed(expected.name, detail, **about)
             break
+    with damaged(LOSSES):
+        problems = list(missed(plan, release.subject.json))
+    for problem in problems:
+        yield RESULTS.failed(LOSSES, problem)
     if count and not wrong:
         yield RESULTS.passed(
             f"{count} results", "are of the models, files, settings and code that they should be of"
@@ -87,27 +101,38 @@ def _expected(plan: Plan, release: Release) -> Iterator[Expected]:
         yield _search(release, search)
     if plan.report:
         yield _report(plan, release, plan.report)
+    if plan.imatrix:
+        yield _imatrix(release, plan.imatrix)
     for quantized in plan.quantized:
         yield _quantized(release, quantized)
+    if plan.reference:
+        yield _reference(plan, release, plan.reference)
+    for loss in plan.losses:
+        yield _loss(plan, release, loss)
 
 
 def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
     name = f"{EVALUATIONS}/{item.id}.json"
     found = release.subject.json(name)
     with damaged(name):
+        pinned = plan.lock.requests_of(item.node.name)
+        requests = {task: found["tasks"][task]["requests"] for task in item.group.names if task in pinned}
         titles = {task: result["title"] for task, result in found["tasks"].items()}
         documents = {task: result["documents"] for task, result in found["tasks"].items()}
         fields = [sorted(result) for result in found["tasks"].values()]
         scores = [sorted(score) for result in found["tasks"].values() for score in result["metrics"].values()]
-    asked = asked_tasks(plan.recipe, plan.lock)
-    limits = {task: own.limit for locked, own in asked for task in locked.titles}
+        wholes, derived = _wholes(item, found)
+    tasks = item.group.tasks
+    limits = {task: own.limit for locked, own in tasks for task in locked.titles}
     return Expected(
         name,
         EVALUATE_CODE,
         {**item.about, "weights": _weights(release, item)},
-        frozenset({"tasks", "samples", DEVICE}),
+        frozenset({"tasks", "groups", "samples", DEVICE}),
         [
-            ({task: title for locked, _ in asked for task, title in locked.titles.items()}, titles),
+            (derived, wholes),
+            ({task: pinned[task] for task in requests}, requests),
+            ({task: title for locked, _ in tasks for task, title in locked.titles.items()}, titles),
             (
                 {task: min(count, limits.get(task) or count) for task, count in documents.items()},
                 documents,
@@ -118,8 +143,28 @@ def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
     )
 
 
+def _wholes(item: Evaluation, found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the stated results of groups as a whole, and what they have to be: as stated if they follow from their tasks."""
+    stated = dict(found.get("groups") or {})
+    derived = {
+        name: derive(locked, name, found["tasks"])
+        for locked, _ in item.group.tasks
+        for name in locked.groups
+        if locked.groups[name].config.get("aggregate_metric_list")
+    }
+    for name, own in derived.items():
+        if name in stated and follows(stated[name], own):
+            derived[name] = stated[name]
+    return stated, derived
+
+
 def _weights(release: Release, item: Evaluation) -> dict[str, str]:
     """Return the digests of the files that were measured, as the release has or records them."""
+    if item.quantized and item.quantized.is_split:
+        name = f"{RECORDS}/{item.quantized.id}.gguf.json"
+        found = release.subject.json(name)
+        with damaged(name):
+            return {item.quantized.file: str(found["file"]["sha256"])}
     if item.quantized:
         return {item.quantized.file: release.sums[item.quantized.file]}
     records = release.records()
@@ -144,17 +189,17 @@ def _search(release: Release, search: Search) -> Expected:
     with damaged(name):
         ranked = [entry["tensor"] for entry in found["ranking"]] if search.select else list(search.matrices)
         tried = ranked[: search.select.count] if search.select else ranked
-        said = [
+        stated = [
             *found["chosen"].items(),
             *((trial["tensor"], trial["rule"]) for trial in found.get("trials", [])),
         ]
         ranks = [entry["ranks"] for entry in found["budgets"]] if spread else []
         possible = [
             (matrix, rule)
-            for matrix, rule in said
+            for matrix, rule in stated
             if matrix in tried and rule in _rules(search, matrix, ranks)
         ]
-    within = [(sorted(search.matrices), sorted(ranked)), (possible, said)]
+    within = [(sorted(search.matrices), sorted(ranked)), (possible, stated)]
     return Expected(name, SEARCH_CODE, dict(search.about), frozenset(free), within)
 
 
@@ -176,7 +221,7 @@ def _report(plan: Plan, release: Release, report: RoutingReport) -> Expected:
         }
         layers = [sorted(layer) for layer in found["layers"]]
         prompts = sorted(found["prompts"])
-    asked = {text: plan.recipe.calibration[text] for text in report.texts}
+    planned = {text: plan.recipe.calibration[text] for text in report.texts}
     experts = range(1, len(report.about["experts"]) + 1)
     return Expected(
         name,
@@ -187,34 +232,119 @@ def _report(plan: Plan, release: Release, report: RoutingReport) -> Expected:
             (
                 {
                     text: {"windows": one.windows, "tokens": one.windows * one.tokens}
-                    for text, one in asked.items()
+                    for text, one in planned.items()
                 },
                 texts,
             ),
-            ([sorted(report.texts)] * plan.released.config["num_hidden_layers"] if asked else layers, layers),
+            (
+                [sorted(report.texts)] * plan.released.config["num_hidden_layers"] if planned else layers,
+                layers,
+            ),
             (sorted(f"prompts of expert {place}" for place in experts) if prompts else prompts, prompts),
         ],
     )
 
 
-def _quantized(release: Release, item: Quantized) -> Expected:
+def _reference(plan: Plan, release: Release, item: Reference) -> Expected:
+    name = f"{LOSSES}/{item.id}.json"
+    found = release.subject.json(name)
+    with damaged(name):
+        control = [sorted(found["control"])] if "control" in found else []
+        tokens = [found["control"]["tokens"]] if control else []
+    texts = {
+        text: {"windows": windows, "tokens": windows * tokens} for text, windows, tokens in _sizes(plan, item)
+    }
+    predicted = sum(windows * (tokens - 1) for _, windows, tokens in _sizes(plan, item))
+    return Expected(
+        name,
+        LOSS_CODE,
+        {**item.about, "texts": texts},
+        frozenset({"control"}),
+        [
+            ([SUMMARY] if item.has_control else [], control),
+            ([predicted] if item.has_control else [], tokens),
+        ],
+    )
+
+
+def _loss(plan: Plan, release: Release, item: FileLoss) -> Expected:
+    name = f"{LOSSES}/{item.id}.json"
+    found = release.subject.json(name)
+    stated, free = dict(item.about), {"total", "texts"}
+    if item.quantized:
+        if item.quantized.is_split:  # its joined parts are compared at `recomputed`
+            free.add("file")
+        else:
+            stated["file"] = _file(release, item.quantized.file)
+        stated |= _widths(recorded_types(release, item.quantized))
+    elif item.locked:
+        pinned = item.locked.file
+        stated["file"] = {"sha256": pinned.sha256, "size_bytes": pinned.size_bytes}
+        free |= {"bits_per_weight", "types"}
+    sizes = _sizes(plan, item.reference)
+    counts = {text: windows * (tokens - 1) for text, windows, tokens in sizes}
+    with damaged(name):
+        texts = {text: entry["tokens"] for text, entry in found["texts"].items()}
+        total = found["total"]["tokens"]
+        fields = [sorted(found["total"]), *(sorted(entry) for entry in found["texts"].values())]
+    return Expected(
+        name,
+        LOSS_CODE,
+        stated,
+        frozenset(free),
+        [
+            (counts, texts),
+            (sum(counts.values()), total),
+            ([SUMMARY] * (1 + len(counts)), fields),
+        ],
+    )
+
+
+def _sizes(plan: Plan, item: Reference) -> list[tuple[str, int, int]]:
+    """Return the texts of losses: the name of each, how many windows are read, and the tokens of a window."""
+    texts = [(name, plan.recipe.calibration[name]) for name in item.texts]
+    return [(name, text.windows, text.tokens) for name, text in texts]
+
+
+def _widths(item: Quantized) -> dict[str, Any]:
+    """Return the bits per weight of a quantized file, and how many weights have which type."""
+    types: Counter[str] = Counter()
+    for tensor in item.tensors:
+        types[tensor.type] += math.prod(tensor.shape)
+    return {
+        "bits_per_weight": round(8 * item.size_bytes / types.total(), 3),
+        "types": dict(sorted(types.items())),
+    }
+
+
+def _imatrix(release: Release, item: Imatrix) -> Expected:
+    name = f"{RECORDS}/{item.id}{IMATRIX}.json"
+    found = release.subject.json(name)
+    stated = {**item.about, "file": _file(release, item.file), "tensors": sorted(item.tensors)}
+    if not item.given:
+        stated["chunks"] = item.chunks
+    with damaged(name):
+        free = frozenset(found.keys() - stated.keys())
+    return Expected(name, item.code.of, stated, free)
+
+
+def _quantized(release: Release, planned: Quantized) -> Expected:
+    item = recorded_types(release, planned)
     name = f"{RECORDS}/{item.id}.gguf.json"
     found = release.subject.json(name)
-    file = release.subject.files.get(item.file)
-    said = {
-        **item.about,
-        "file": {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0},
-    }
-    parameters: Counter[str] = Counter()
-    for tensor in item.tensors:
-        parameters[tensor.type] += math.prod(tensor.shape)
-    said |= {
-        "parameters": parameters.total(),
-        "bits_per_weight": round(8 * item.size_bytes / parameters.total(), 3),
-        "types": dict(sorted(parameters.items())),
-    }
+    stated = dict(item.about)
+    if not item.is_split:  # else, joined parts are compared at `recomputed`
+        stated["file"] = _file(release, item.file)
+    widths = _widths(item)
+    stated |= {"parameters": sum(widths["types"].values()), **widths}
     with damaged(name):
-        free = frozenset(found.keys() - said.keys())
+        free = frozenset(found.keys() - stated.keys())
         listed = [[entry["name"], entry["type"]] for entry in found["tensors"]]
-    planned = [[tensor.name, tensor.type] for tensor in item.tensors]
-    return Expected(name, QUANTIZE_CODE, said, free, [(planned, listed)])
+    expected = [[tensor.name, tensor.type] for tensor in item.tensors]
+    return Expected(name, QUANTIZE_CODE, stated, free, [(expected, listed)])
+
+
+def _file(release: Release, name: str) -> dict[str, Any]:
+    """Return what a record states about a file of the release."""
+    file = release.subject.files.get(name)
+    return {"sha256": release.sums.get(name), "size_bytes": file.size_bytes if file else 0}

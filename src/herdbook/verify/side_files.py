@@ -86,7 +86,7 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
         if theirs != ours:
             wrong = True
             where, expected, actual = difference(theirs, ours)
-            detail = f"{LOCK} says something else than the file itself: {where}"
+            detail = f"{LOCK} differs from the file itself: {where}"
             yield BESIDE.failed(name, detail, file=LOCK, expected=expected, found=actual)
     for name, part in zip(node.shard_names, node.parts, strict=True):
         if isinstance(part.operation, FetchFile) or name not in release.subject.files:
@@ -107,9 +107,9 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
 
 
 def _definitions(plan: Plan, release: Release) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the name of each file that defines a task or a suite, what it says, and what the lock says that it says.
+    """Yield the name of each file that defines a task or a suite, its content, and its content by the lock.
 
-    What lm-eval resolved, from its own tasks or with included files and code, is not derived again here.
+    What lm-eval resolved, from its own tasks or with included files and code, is not derived a second time here.
     """
     for task in plan.lock.tasks.values():
         if task.file is None:
@@ -135,8 +135,8 @@ def _definitions(plan: Plan, release: Release) -> Iterator[tuple[str, Any, Any]]
             )
     for suite in plan.lock.suites.values():
         name = input_file(suite.file.name, str(suite.file.sha256))
-        said = parse_suite(release.subject.read(name).decode("utf-8", errors="replace"), name)
-        yield name, said.model_dump(mode="json"), suite.suite.model_dump(mode="json")
+        read = parse_suite(release.subject.read(name).decode("utf-8", errors="replace"), name)
+        yield name, read.model_dump(mode="json"), suite.suite.model_dump(mode="json")
 
 
 def _digest(text: str) -> str:

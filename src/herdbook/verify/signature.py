@@ -1,6 +1,6 @@
 """The signatures of the claims and of the model.
 
-A signature proves that nothing was changed since it was made. A key identifies the signer only to people who know the key
+A signature proves that nothing was changed since it was made. A key identifies the signer only to people who have the key
 from another source: without ``--key`` the release's own public key is used, and the finding states that. A keyless
 signature has a certificate that names the signer; only ``--identity`` determines whether that is the expected one.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from herdbook.signing.keys import PublicKey
 
 SIGNED = Check("claims", "signature")
-UNSIGNED = Check("claims", "unsigned")  # of its own name, so that no line about a signature says "ok"
+UNSIGNED = Check("claims", "unsigned")  # of its own name, so that no line about a signature reads "ok"
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,7 @@ def _expected_signer(
         return IdentityOwner(roots, identity), f"by {identity}; {remedy}"
     if PUBLIC_KEY in release.subject.files:
         key = parse_public(release.subject.read(PUBLIC_KEY), PUBLIC_KEY)
-        remedy = (
-            "to know whose key it is, compare it with one that its author published elsewhere, or pass --key"
-        )
+        remedy = "to find out whose key it is, compare it with one that its author published elsewhere, or pass --key"
         return KeyHolder(key), f"by the key in the release itself, fingerprint {key.fingerprint}; {remedy}"
     return None, ""
 

@@ -1,4 +1,4 @@
-"""The level `upstream`: the sources still exist, and the lock says nothing of them that they do not say themselves.
+"""The level `upstream`: the sources still exist, and the lock records nothing of them that they do not state themselves.
 
 A source on the Hub is pinned a second time, at its locked commit, by the code that wrote the lock: from the Hub's description,
 the headers of the weights, and small files that are compared with their digests. No weights are read.
@@ -26,6 +26,7 @@ from herdbook.release.reader import caught, damaged
 from herdbook.release.subject import HubSubject
 from herdbook.sources import purl
 from herdbook.sources.data_set import CONVERTED
+from herdbook.verify import tasks
 from herdbook.verify.ahead import in_order
 from herdbook.verify.differences import difference
 from herdbook.verify.pins import is_proposal
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
 
 LEVEL = "upstream"
 PINNED = Check(LEVEL, "pinned")
-SAID = Check(LEVEL, "lock")
+AGREES = Check(LEVEL, "lock")
 MERGED = Check(LEVEL, "history")
 # Locks of older versions do not name these. A lock that does not is as good as its version, but proves less.
-ADDED_LATER = frozenset({"tokens", "chat_template"})
-# Who may download a source can change without a commit. What was asked, and where that leads to, follows from the recipe.
+ADDED_LATER = frozenset({"tokens", "chat_template", "license_texts"})
+# Who may download a source can change without a commit. What was requested, and what that resolves to, follows from the recipe.
 NOT_IN_A_COMMIT = frozenset({"asked", "gated", "uri"})
 
 
@@ -56,7 +57,7 @@ class Source(NamedTuple):
 
     Args:
         findings: The findings about it.
-        pinned: What its lock should say; None if that is not known.
+        pinned: What its lock should contain; None if that could not be determined.
     """
 
     findings: list[Finding]
@@ -66,16 +67,17 @@ class Source(NamedTuple):
 def check(release: Release, options: Options) -> Iterator[Finding]:
     """Check each source and adapter on the Hub; report others as unverified."""
     del options
-    again: dict[str, LockedSource] = {}
+    pinned: dict[str, LockedSource] = {}
     for name, take in in_order(lambda name: _source(release, name), release.lock.sources):
         source = take()
         yield from source.findings
         if source.pinned:
-            again[name] = source.pinned
-    yield from caught(_token_differences(release, again), SAID, release)
-    for asked, read in readings(release.lock.tasks).items():
-        if asked in release.lock.data_sets:
-            yield from _data_set(asked, release.lock.data_sets[asked], read)
+            pinned[name] = source.pinned
+    yield from caught(_token_differences(release, pinned), AGREES, release)
+    yield from caught(tasks.check(release), tasks.TASKS, release)
+    for key, read in readings(release.lock.tasks).items():
+        if key in release.lock.data_sets:
+            yield from _data_set(key, release.lock.data_sets[key], read)
     for name, adapter in release.lock.adapters.items():
         model = release.recipe.models.get(name)
         if not isinstance(model, Adapter):
@@ -103,36 +105,34 @@ def _source(release: Release, name: str) -> Source:
         with damaged(locked.uri):
             pinned = pin_hub(model, remote.remote, remote)
     except (HerdbookError, OSError) as error:
-        return Source([*findings, SAID.error(name, error, source=locked.uri)])
-    return Source([*findings, *_said(name, locked, pinned, locked.uri)], pinned)
+        return Source([*findings, AGREES.error(name, error, source=locked.uri)])
+    return Source([*findings, *_agrees(name, locked, pinned, locked.uri)], pinned)
 
 
-def _data_set(asked: str, locked: LockedDataSet, read: Mapping[Reading, str]) -> Iterator[Finding]:
+def _data_set(key: str, locked: LockedDataSet, read: Mapping[Reading, str]) -> Iterator[Finding]:
     """Pin a data set a second time, at its locked commit; no documents are read."""
-    where = f"data set {asked}"
+    where = f"data set {key}"
     url = f"datasets/{locked.repo}@{locked.revision}"
     try:
         remote = hub.resolve(locked.repo, locked.revision, "dataset")
-        again = pin_data_set(locked.repo, remote, locked.branch, read)
+        pinned = pin_data_set(locked.repo, remote, locked.branch, read)
     except GoneError as error:
         yield PINNED.failed(where, f"is gone: {error}", source=url)
         return
     except (HerdbookError, OSError) as error:
         yield PINNED.error(where, error, source=url)
         return
-    branches = {asked.partition("@")[2] or "main", CONVERTED}
+    branches = {key.partition("@")[2] or "main", CONVERTED}
     if locked.branch not in branches:
-        detail = "the lock says something else: branch"
+        detail = "the lock differs: branch"
         expected = " or ".join(sorted(branches))
-        yield SAID.failed(where, detail, file=LOCK, expected=expected, found=locked.branch)
-    ours, theirs = (one.model_dump(mode="json", exclude=set(NOT_IN_A_COMMIT)) for one in (again, locked))
+        yield AGREES.failed(where, detail, file=LOCK, expected=expected, found=locked.branch)
+    ours, theirs = (one.model_dump(mode="json", exclude=set(NOT_IN_A_COMMIT)) for one in (pinned, locked))
     if ours == theirs:
         yield PINNED.passed(where, f"its {len(locked.files)} files still have the pinned digests", source=url)
     else:
         place, expected, found = difference(ours, theirs)
-        yield SAID.failed(
-            where, f"the lock says something else: {place}", file=LOCK, expected=expected, found=found
-        )
+        yield AGREES.failed(where, f"the lock differs: {place}", file=LOCK, expected=expected, found=found)
 
 
 def _adapter(release: Release, name: str, model: Adapter, locked: LockedAdapter) -> Iterator[Finding]:
@@ -154,9 +154,9 @@ def _adapter(release: Release, name: str, model: Adapter, locked: LockedAdapter)
         with damaged(uri):
             pinned = pin_hub_adapter(model, remote.remote)
     except (HerdbookError, OSError) as error:
-        yield SAID.error(name, error, source=uri)
+        yield AGREES.error(name, error, source=uri)
     else:
-        yield from _said(name, locked, pinned, uri)
+        yield from _agrees(name, locked, pinned, uri)
 
 
 def _files(name: str, uri: str, files: tuple[LockedFile, ...], remote: Subject) -> Iterator[Finding]:
@@ -176,8 +176,8 @@ def _files(name: str, uri: str, files: tuple[LockedFile, ...], remote: Subject) 
         yield PINNED.passed(name, detail, source=uri)
 
 
-def _said(name: str, locked: Pinned, pinned: Pinned, uri: str) -> Iterator[Finding]:
-    """Compare what a lock says of a source or an adapter with what that itself says."""
+def _agrees(name: str, locked: Pinned, pinned: Pinned, uri: str) -> Iterator[Finding]:
+    """Compare a lock's facts on a source or an adapter with its own."""
     fields = [field for field in type(locked).model_fields if field not in NOT_IN_A_COMMIT]
     wrong = False
     for field in fields:
@@ -188,16 +188,16 @@ def _said(name: str, locked: Pinned, pinned: Pinned, uri: str) -> Iterator[Findi
         where, expected, found = difference(ours, theirs, field)
         about = {"source": uri, "expected": expected, "found": found}
         if field in ADDED_LATER and field not in locked.model_fields_set:
-            detail = f"the lock does not say its {field}, as those of older versions do not"
-            yield SAID.unverified(name, detail, **about)
+            detail = f"the lock does not contain its {field}, as those of older versions do not"
+            yield AGREES.unverified(name, detail, **about)
         else:
-            yield SAID.failed(name, f"the lock says something else than the source: {where}", **about)
+            yield AGREES.failed(name, f"the lock differs from the source: {where}", **about)
     if not wrong:
-        yield SAID.passed(name, f"says what the source says: {', '.join(fields)}", source=uri)
+        yield AGREES.passed(name, f"the lock agrees with the source: {', '.join(fields)}", source=uri)
 
 
 def _history(name: str, model: Hub, remote: HubSubject) -> Iterator[Finding]:
-    """Check that a branch or a tag leads to the pinned commit, so that the repository's owner put it there."""
+    """Check that a branch or a tag leads to the pinned commit, so that the repository's owner made it part of it."""
     commit, source = remote.commit, remote.uri
     refs = hub.read_refs(remote.repo)
     direct = [ref for ref, target in refs.own.items() if target == commit]
@@ -209,11 +209,13 @@ def _history(name: str, model: Hub, remote: HubSubject) -> Iterator[Finding]:
         ref for ref in refs.proposals if hub.leads_to(remote.repo, ref, commit)
     ]
     if proposals and is_proposal(model):
-        yield MERGED.passed(name, f"is {proposals[0]} of {remote.repo}, as the recipe says", source=source)
+        yield MERGED.passed(
+            name, f"is {proposals[0]} of {remote.repo}, as the recipe requests", source=source
+        )
     elif proposals:
         detail = (
             f"the commit is only in {proposals[0]} of {remote.repo}, a pull request that anyone could open: its owner has not "
-            "merged it, and the recipe does not say so"
+            "merged it, and the recipe does not name the pull request"
         )
         yield MERGED.failed(name, detail, source=source)
     else:
@@ -221,35 +223,37 @@ def _history(name: str, model: Hub, remote: HubSubject) -> Iterator[Finding]:
         yield MERGED.unverified(name, detail, source=source)
 
 
-def _token_differences(release: Release, again: Mapping[str, LockedSource]) -> Iterator[Finding]:
-    """Compare how the tokens of the sources differ with what the lock says, if all of them could be read."""
-    said = release.lock.token_differences
-    if not release.lock.sources.keys() & release.recipe.models.keys() <= again.keys():
-        if said or release.lock.vocabularies:
-            detail = "the tokens of some sources could not be read, so how they differ is as the lock says"
-            yield SAID.unverified("token_differences", detail)
+def _token_differences(release: Release, pinned: Mapping[str, LockedSource]) -> Iterator[Finding]:
+    """Compare how the tokens of the sources differ with the lock, if all of them could be read."""
+    locked = release.lock.token_differences
+    if not release.lock.sources.keys() & release.recipe.models.keys() <= pinned.keys():
+        if locked or release.lock.vocabularies:
+            detail = (
+                "the tokens of some sources could not be read, so how they differ was taken from the lock"
+            )
+            yield AGREES.unverified("token_differences", detail)
         return
-    made = make_vocabularies(release.recipe, again, Path(RECIPE).parent)
-    found = compare_tokens(release.recipe, again, Path(RECIPE).parent, vocabularies=made)
-    # those of adapters are as the lock says
+    made = make_vocabularies(release.recipe, pinned, Path(RECIPE).parent)
+    found = compare_tokens(release.recipe, pinned, Path(RECIPE).parent, vocabularies=made)
+    # those of adapters are taken from the lock
     adapters = {adapter.tokens.sha256 for adapter in release.lock.adapters.values() if adapter.tokens}
-    read = {source.tokens.sha256 for source in again.values() if source.tokens}
+    read = {source.tokens.sha256 for source in pinned.values() if source.tokens}
     read |= {own.tokens.sha256 for own in made.values()}
     yield from _compared(
         "token_differences",
         found,
-        tuple(one for one in said if read.issuperset(one.between) or not adapters & {*one.between}),
+        tuple(one for one in locked if read.issuperset(one.between) or not adapters & {*one.between}),
     )
     yield from _compared("vocabularies", made, release.lock.vocabularies)
 
 
 def _compared(field: str, ours: Any, theirs: Any) -> Iterator[Finding]:
-    """Compare what follows from the tokenizers with what the lock says."""
+    """Compare what follows from the tokenizers with the lock."""
     if ours != theirs:
         pair = (to_jsonable_python(entries) for entries in (ours, theirs))
         where, expected, actual = difference(*pair)
-        detail = f"the lock says something else than the tokenizers: {where}"
-        yield SAID.failed(field, detail, expected=expected, found=actual)
+        detail = f"the lock differs from the tokenizers: {where}"
+        yield AGREES.failed(field, detail, expected=expected, found=actual)
 
 
 def _repo(uri: str) -> str:

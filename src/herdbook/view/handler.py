@@ -18,11 +18,13 @@ from herdbook.settings import PRICE_PER_HOUR, RECIPE
 if TYPE_CHECKING:
     from logging import LogRecord
 
+    from herdbook.plan import Plan
     from herdbook.plan.jobs import Job
     from herdbook.view.build import Build
     from herdbook.view.screen import Lines
 
 # Snakemake's messages about itself, of no use to people who wait; its own log file contains all of them.
+VERIFY = "verify"  # the rule that a build of the release ends with
 NOISE = (
     "Assuming unrestricted shared filesystem",
     "Building DAG of jobs",
@@ -71,6 +73,7 @@ class LogHandler(LogHandlerBase):
         # Guards what the ticking thread reads; the handler's own lock is held while printing.
         self._state = threading.RLock()
         self._build: Build | None = None
+        self._plan: Plan | None = None
         self._sink: Lines | None = None
         self._remote = False
         self._price: float | None = None
@@ -155,7 +158,8 @@ class LogHandler(LogHandlerBase):
             with self._state:
                 self._build.schedule(stats)
             return
-        build = Build(at, _planned())
+        self._plan = _plan()
+        build = Build(at, _planned(self._plan))
         build.schedule(stats)
         self._build = build
         self._price = PRICE_PER_HOUR.parsed
@@ -219,19 +223,37 @@ class LogHandler(LogHandlerBase):
         sink.say(words.total(build, now, spent, self._price, self._remote))
         for run in build.failed.values():
             sink.say("\n".join(words.failure(run, now)), "red")
+        if (
+            self._plan
+            and VERIFY in build.scheduled
+            and not build.failed
+            and not build.waiting
+            and not build.running
+        ):
+            sink.say("\n".join(words.ending(self._plan.layout, RECIPE.value)), "bold")
 
 
-def _planned() -> list[Job]:
-    """Return the jobs of the plan that the workflow has read; an empty list if this is not Herdbook's workflow."""
-    from herdbook import plan as plans
+def _planned(plan: Plan | None) -> list[Job]:
+    """Return the jobs of a plan; an empty list without one."""
     from herdbook.errors import HerdbookError
     from herdbook.plan.jobs import jobs
     from herdbook.signing.signer import configured_signer
 
-    recipe = os.environ.get(RECIPE.variable)
-    if not recipe:
-        return []
     try:
-        return jobs(plans.load(Path(recipe)), configured_signer())
+        return jobs(plan, configured_signer()) if plan else []
     except HerdbookError:  # the workflow reports it
         return []
+
+
+def _plan() -> Plan | None:
+    """Return the plan that the workflow has read; None if this is not Herdbook's workflow."""
+    from herdbook import plan as plans
+    from herdbook.errors import HerdbookError
+
+    recipe = os.environ.get(RECIPE.variable)
+    if not recipe:
+        return None
+    try:
+        return plans.load(Path(recipe))
+    except HerdbookError:  # the workflow reports it
+        return None

@@ -1,4 +1,4 @@
-"""The view's output: the bottom lines of a terminal, or plain lines where there is no terminal."""
+"""The view's output: the bottom lines of a terminal, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from herdbook.humanize import duration, size
+from herdbook.humanize import clipped, duration, size
 from herdbook.view import words
 from herdbook.visible import line, visible
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from herdbook.view.build import Build
 
-EVERY_SECONDS = 60  # between lines on a build's progress, where there is no terminal
-WIDE = 10_000  # columns where there is no terminal, so that no line is wrapped
+EVERY_SECONDS = 60  # between lines on a build's progress, without a terminal
+GAP = 2  # columns between those of the table of running jobs
+NARROWEST = 12  # columns of a job's name
+WIDE = 10_000  # columns without a terminal, so that no line is wrapped
 
 
 class Lines:
@@ -69,36 +71,44 @@ class Screen(Lines):
     def show(self, build: Build, now: float) -> None:
         """Draw the progress."""
         self._live.start()
-        self._live.update(picture(build, now, max(3, self._console.height - 4)), refresh=True)
+        rows, width = max(3, self._console.height - 4), self._console.width
+        self._live.update(picture(build, now, rows, width), refresh=True)
 
     def close(self) -> None:
         """Remove the drawing."""
         self._live.stop()
 
 
-def picture(build: Build, now: float, rows: int) -> Group:
+def picture(build: Build, now: float, rows: int, width: int) -> Group:
     """Return the progress of a build as a drawing: a line, a bar, and the running jobs.
 
     Args:
         build: The build.
         now: The time, by the clock of the events.
         rows: The largest number of jobs shown.
+        width: The width of the terminal; names are shortened to fit, and numbers never.
     """
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid(padding=(0, GAP))
     table.add_column(style="cyan", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column(no_wrap=True)
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
     runs = sorted(build.running.values(), key=lambda run: run.started)
-    for run in runs[:rows]:
-        memory = "" if run.memory_bytes is None else size(run.memory_bytes)
-        table.add_row(
-            Text(line(run.rule)),
-            Text(line(run.label)),
-            Text(duration(run.seconds(now))),
-            Text(memory),
-            Text(words.amount(run.written_bytes, run.expected_bytes)),
+    cells = [
+        (
+            line(run.rule),
+            line(run.label),
+            duration(run.seconds(now)),
+            "" if run.memory_bytes is None else size(run.memory_bytes),
+            words.amount(run.written_bytes, run.expected_bytes),
         )
+        for run in runs[:rows]
+    ]
+    others = (0, 2, 3, 4)
+    taken = sum(max((len(row[column]) for row in cells), default=0) + GAP for column in others)
+    for row in cells:
+        name = clipped(row[1], max(NARROWEST, width - taken))
+        table.add_row(*(Text(name if column == 1 else cell) for column, cell in enumerate(row)))
     more = [Text(f"and {len(runs) - rows} more")] if len(runs) > rows else []
     bar = ProgressBar(total=max(1, build.total), completed=len(build.finished), width=None)
     return Group(

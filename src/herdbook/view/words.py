@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING
 
-from herdbook import visible
+from herdbook import jsonio, limits, visible
 from herdbook.humanize import duration, plural, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from herdbook.layout import Layout
     from herdbook.view.build import Build, JobRun
 
+PASSED = "passed"
 LAST_LINES = 20
 LAST_BYTES = 64 * 1024
 COLORS = re.compile(
@@ -121,6 +124,30 @@ def total(build: Build, now: float, cpu_seconds: float, price: float | None, mac
         hours = (sum(row.seconds for row in rows) if machines else now - build.started) / 3600
         parts.append(f"cost {'at most ' if machines else ''}{hours * price:.2f} at {price:g} an hour")
     return ", ".join(parts)
+
+
+def ending(layout: Layout, recipe: str) -> list[str]:
+    """Return what a finished build ends with: where the release is, its verdict, and what to do next.
+
+    Args:
+        layout: The paths of the build.
+        recipe: The recipe's path, as it was given.
+    """
+    try:
+        found = jsonio.load(layout.verification.read_bytes(), limits.DOCUMENT)
+        outcome, level = str(found["outcome"]), str(found["level"])
+    except (OSError, ValueError, LookupError, TypeError):  # nothing was verified
+        return []
+    follow = (
+        f"look at the page, then: herdbook publish --recipe {shlex.quote(recipe)} --dry-run"
+        if outcome == PASSED
+        else f"see why: herdbook verify {shlex.quote(str(layout.release_folder))}"
+    )
+    return [
+        f"release: {layout.release_folder}",
+        f"verified: {outcome} at the level {level} ({layout.page})",
+        f"next: {follow}",
+    ]
 
 
 def table(build: Build, now: float) -> tuple[Sequence[str], Sequence[Sequence[str]]]:

@@ -32,7 +32,7 @@ REMEDY = "Fetch or rebuild it."
 PIECE_BYTES = (
     1 << 20
 )  # that are read at once: they stay in the processor's cache until they are hashed and written
-AHEAD_BYTES = 1 << 24  # that the disk is asked for before they are needed
+AHEAD_BYTES = 1 << 24  # that are requested from the disk before they are needed
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def read_span(path: Path, span: Span) -> bytearray:
 
 
 def stream_span(path: Path, span: Span) -> Iterator[Piece]:
-    """Yield one tensor's bytes in pieces; each stays as it is until the next but one is asked for."""
+    """Yield one tensor's bytes in pieces; each stays as it is until the next but one is requested."""
     with path.open("rb", buffering=0) as file:
         yield from _pieces(file, span, str(path))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-# Bytes of a tensor. A view may be of a buffer that is used again: it stays as it is until the next but one is asked for.
+# Bytes of a tensor. A view may be of a buffer that is reused: it stays as it is until the next but one is requested.
 Piece = bytes | bytearray | memoryview
 
 
@@ -17,7 +17,7 @@ class Digests:
     """The digests of a file and of its tensors, each computed in a thread of its own.
 
     Hashing releases the interpreter's lock, so a piece is hashed while it is written and the next one is read. A piece is
-    done with once the next one is given, so that its buffer can be used again: at this speed, fresh memory for each piece
+    done with once the next one is given, so that its buffer can be reused: at this speed, fresh memory for each piece
     costs as much as hashing it.
     """
 

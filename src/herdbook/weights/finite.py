@@ -1,4 +1,4 @@
-"""Whether all numbers of a tensor are finite, told from its bytes."""
+"""Whether all numbers of a tensor are finite, from its bytes."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from herdbook import limits
 from herdbook.errors import CheckpointError
+from herdbook.files import sha256_file
 from herdbook.weights.gguf_header import MAGIC, VERSION, count, encode_string, parse_header, scalar
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from herdbook.weights.gguf_header import Listed, Window
 
 ALIGNMENT = 32  # bytes; the format's default, and the only alignment that the converter and llama.cpp write
+PIECE_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ def row_bytes(kind: Any, width: int) -> int:
     return int(width // block * block_bytes)
 
 
+def block_count(tensor: TensorInfo) -> int:
+    """Return how many rows of a tensor are copied at a time."""
+    return max(1, PIECE_BYTES // tensor.row_bytes)
+
+
 def padded(size: int) -> int:
     """Round a size in bytes up to the alignment."""
     return -(-size // ALIGNMENT) * ALIGNMENT
@@ -106,16 +113,23 @@ class GgufFile:
         """Return the number of elements of a list of the metadata; 0 if the key is absent."""
         return count(self.metadata, key)
 
+    def place(self, tensor: TensorInfo) -> tuple[Path, int]:
+        """Return the file that contains a tensor, and where it begins there."""
+        return self.path, tensor.start
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the whole file."""
+        return sha256_file(self.path)
+
     def read_rows(self, tensor: TensorInfo, first: int, count: int) -> NDArray[np.uint8]:
         """Return ``count`` encoded rows from row ``first`` on, ``(count, row_bytes)`` uint8."""
         size = count * tensor.row_bytes
-        with self.path.open("rb") as file:
-            file.seek(tensor.start + first * tensor.row_bytes)
+        path, start = self.place(tensor)
+        with path.open("rb") as file:
+            file.seek(start + first * tensor.row_bytes)
             data = file.read(size)
         if len(data) != size:
-            raise CheckpointError(
-                f"{self.path}: is cut off inside tensor {tensor.name}. Download or rebuild it."
-            )
+            raise CheckpointError(f"{path}: is cut off inside tensor {tensor.name}. Download or rebuild it.")
         return np.frombuffer(data, np.uint8).reshape(count, tensor.row_bytes)
 
 

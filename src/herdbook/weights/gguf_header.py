@@ -1,4 +1,4 @@
-"""The header of a GGUF as it stands there: metadata and a list of tensors, read without interpreting the weights' types.
+"""The header of a GGUF as the file has it: metadata and a list of tensors, read without interpreting the weights' types.
 
 It needs no package, so that a header can be checked where none for quantized weights is installed. Values are kept as raw
 bytes, so that unknown ones are copied unchanged, and an expected value is compared by its encoding, type included.
@@ -247,3 +247,16 @@ def encode(value: Value) -> bytes:
         kind = Kind.FLOAT32 if value and isinstance(value[0], float) else Kind.INT32
         items = struct.pack(f"<{len(value)}{SCALARS[kind]}", *value)
     return struct.pack("<IIQ", Kind.ARRAY, kind, len(value)) + items
+
+
+OF_A_PART = (
+    "split.no",
+    "split.count",
+    "split.tensors.count",
+)  # keys of the entries of a part of a split file
+
+
+def own_entries(number: int, count: int, tensors: int) -> dict[str, bytes]:
+    """Return the entries of a part of a split file: its number from 0, the number of parts, and that of all tensors."""
+    values = ((Kind.UINT16, number), (Kind.UINT16, count), (Kind.INT32, tensors))
+    return {key: encode_number(*pair) for key, pair in zip(OF_A_PART, values, strict=True)}

@@ -1,7 +1,7 @@
 """A program that loads a model without its weights, as transformers does, and prints what does not fit.
 
 It reads a configuration and the shapes of tensors as JSON, and prints ``problems`` as JSON, or the ``error`` that kept it from
-looking for them. `herdbook.weights.loading` runs it: a configuration that nobody has checked decides how much memory and time
+looking for them. `herdbook.weights.loading` runs it: an unchecked configuration decides how much memory and time
 transformers needs, and what it changes in its process.
 """
 
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook.apart import answer
 from herdbook.architectures.form import described, other_class
+from herdbook.architectures.layers import layers_of
+from herdbook.architectures.modules import reads_images, sections
 from herdbook.errors import StepError
 
 if TYPE_CHECKING:
@@ -34,18 +36,28 @@ def problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> 
     try:
         import accelerate  # noqa: F401 - transformers requires it for models without content
         import torch
-        from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        from transformers import (
+            CONFIG_MAPPING,
+            MODEL_FOR_CAUSAL_LM_MAPPING,
+            MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        )
     except ModuleNotFoundError as error:
         raise StepError(
             f"a model of type {kind[:40]!r} needs {error.name} for this check: pip install 'herdbook[build]'"
         ) from error
-    if kind not in CONFIG_MAPPING or CONFIG_MAPPING[kind] not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise StepError(f"transformers has no language model of type {kind[:40]!r}")
-    if named := other_class(config, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]):
+    images = reads_images(config)
+    classes = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if images else MODEL_FOR_CAUSAL_LM_MAPPING
+    if kind not in CONFIG_MAPPING or CONFIG_MAPPING[kind] not in classes:
+        what = "model that reads images and text" if images else "language model"
+        raise StepError(f"transformers has no {what} of type {kind[:40]!r}")
+    model_class = classes[CONFIG_MAPPING[kind]]
+    if named := other_class(config, model_class.__name__):
         return named
-    if deep := _too_deep(config.get("num_hidden_layers"), form):
-        return deep  # before a configuration class makes a list of all layers
+    for section in sections(config).values():
+        if deep := _too_deep(section.get("depth") if images else None, form) or _too_deep(
+            layers_of(section), form
+        ):
+            return deep  # before a configuration class makes a list of all layers
     try:
         settings = CONFIG_MAPPING[kind](
             **{key: value for key, value in config.items() if key not in {"architectures", "model_type"}}
@@ -55,7 +67,7 @@ def problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ...]]) -> 
     if deep := _too_deep(getattr(settings, "num_hidden_layers", None), form):
         return deep  # where config.json has another name for it
     try:
-        _, report = MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[kind]].from_pretrained(
+        _, report = model_class.from_pretrained(
             None,
             config=settings,
             state_dict={name: torch.empty(tuple(shape), device="meta") for name, shape in form.items()},

@@ -13,7 +13,7 @@ from herdbook.errors import StepError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Entries of a configuration that do not decide which tensors there are, also as private ones (`_name_or_path`); for some,
+# Entries of a configuration that do not decide which tensors exist, also as private ones (`_name_or_path`); for some,
 # transformers would load other code.
 IRRELEVANT = frozenset(
     {
@@ -44,14 +44,14 @@ def loading_problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ..
     if is_known(config):
         return misfits(config, form)
     question = {"config": relevant(dict(config)), "form": dict(form)}
-    answer = _ask(json.dumps(question, sort_keys=True))
+    answer = _answered(json.dumps(question, sort_keys=True))
     if error := answer.get("error"):
         raise StepError(error)
     return [str(line) for line in answer["problems"]]
 
 
 def relevant(value: Any) -> Any:
-    """Return a configuration without entries that do not decide which tensors there are, at any depth."""
+    """Return a configuration without entries that do not decide which tensors exist, at any depth."""
     if isinstance(value, dict):
         return {
             key: relevant(item)
@@ -62,7 +62,7 @@ def relevant(value: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _ask(question: str) -> dict[str, Any]:
+def _answered(question: str) -> dict[str, Any]:
     """Ask `herdbook.weights.hollow`; models of a recipe often differ in the content of their tensors alone."""
     try:
         return apart.ask("herdbook.weights.hollow", question)

@@ -1,4 +1,4 @@
-"""Records: the JSON beside each shard that says what is in it, and how each tensor was made. No torch."""
+"""Records: the JSON beside each shard that states what is in it, and how each tensor was made. No torch."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TensorEntry(_Made, Evidence, total=False):
 
 
 class Contents(TypedDict):
-    """What a record says of the bytes of a shard."""
+    """A record's statement about the bytes of a shard."""
 
     file: FileEntry
     tensors: dict[str, TensorEntry]

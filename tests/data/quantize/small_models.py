@@ -92,6 +92,8 @@ ALL_METHODS = METHODS | {
     "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30, "IQ1_M": 31, "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38,
 }  # fmt: skip
 NEED_MATRIX = {"IQ2_XXS", "IQ2_XS", "Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ1_S", "IQ2_S", "IQ2_M", "IQ1_M"}
+# Whole files of these are in ``imatrix.json``.
+MATRIX_METHODS = ("IQ1_S", "IQ2_XXS", "IQ2_M", "IQ3_XXS", "Q2_K_S", "Q4_K_M", "IQ4_XS")
 # By a label: a method, and what is chosen in place of its rules.
 CHOSEN: dict[str, tuple[str, dict]] = {
     "Q4_K_L": ("Q4_K_M", {"output": "Q8_0", "embeddings": "Q8_0"}),
@@ -281,3 +283,24 @@ def write_gguf(small: Small, path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def matrix_inputs(full: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return an importance matrix of a GGUF: by tensor, the sums of its inputs' squares and their number for each expert.
+
+    No token reached the last expert.
+    """
+    stream = np.random.PCG64(9)
+    made = {}
+    for tensor in gguf.GGUFReader(full).tensors:
+        name = str(tensor.name)
+        if not name.startswith("blk.") or "norm" in name or "gate_inp" in name:
+            continue
+        experts = int(tensor.shape[2]) if len(tensor.shape) > 2 else 1
+        raw = stream.random_raw(int(tensor.shape[0]) * experts) >> 40
+        counts = np.full(experts, 48, np.float32)
+        sums = (raw.astype(np.float32) / np.float32(2**20)).reshape(experts, -1)
+        if experts > 1:
+            sums[-1], counts[-1] = 0, 0
+        made[name] = (sums, counts)
+    return dict(sorted(made.items()))

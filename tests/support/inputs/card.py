@@ -1,4 +1,4 @@
-"""Licenses and languages that the Hub would not accept on the card, and chat templates that do not exist."""
+"""Licenses, keys and languages that the Hub would not accept on the card, sections and templates that it cannot have."""
 
 from __future__ import annotations
 
@@ -19,6 +19,25 @@ def release(**keys: Any) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         tiny.write_model(folder / "base", seed=1)
         return tiny.write_recipe(folder / "recipe.yaml", {"base": {"folder": "base"}}, release=keys)
+
+    return make
+
+
+def card(
+    templates: dict[str, str], files: dict[str, bytes] | None = None, **sections: Any
+) -> Callable[[Path], Path]:
+    """Return a maker of a recipe with templates of its own, files beside it, and other sections."""
+
+    def make(folder: Path) -> Path:
+        tiny.write_model(folder / "base", seed=1)
+        for name, content in (files or {}).items():
+            (folder / name).write_bytes(content)
+        for name, text in templates.items():
+            (folder / "own").mkdir(exist_ok=True)
+            (folder / "own" / name).write_text(text, encoding="utf-8")
+        return tiny.write_recipe(
+            folder / "recipe.yaml", {"base": {"folder": "base", "license": "llama3.1"}}, **sections
+        )
 
     return make
 
@@ -80,6 +99,45 @@ CASES = [
         "a language that is listed twice",
         release(language=["en", "de", "en"]),
         "release.language: 'en' is listed twice",
+    ),
+    Case(
+        "a name without the word that a source's license demands at its start",
+        card({}, release={"license": "llama3.1"}),
+        "models.base: its license, llama3.1, demands a name that begins with 'Llama'; the release is called 'Tiny' (section 1.b.i)",
+    ),
+    Case(
+        "another license than derived works of a source must have",
+        card({}, release={"name": "Llama-herd"}),
+        "models.base: its license, llama3.1, must also be that of derived works; release.license is apache-2.0 (section 1.b.i",
+    ),
+    Case(
+        "`card: {sections: [opening, run-it]}`",
+        card({}, card={"sections": ["opening", "run-it"]}),
+        "card.sections.1: no section is named 'run-it'",
+    ),
+    Case(
+        "a template of the card that calls something",
+        card({"more.md.j2": "{{ f() }}"}, card={"sections": ["opening", "more"], "templates": "own"}),
+        "card.templates: more.md.j2: line 1: calls something",
+    ),
+    Case(
+        "a template of a section that the card does not have",
+        card({"more.md.j2": "x"}, card={"sections": ["opening"], "templates": "own"}),
+        "card.templates: more.md.j2: card.sections does not name 'more'",
+    ),
+    Case(
+        "a picture of the card that is SVG by another name",
+        card(
+            {},
+            {"herd.png": b"<svg onload='alert(1)'/>"},
+            release={"image": {"file": "herd.png", "alt": "A herd", "license": "mit"}},
+        ),
+        "release.image.file: herd.png is not a picture in the format PNG",
+    ),
+    Case(
+        "`card: {hub: {pipeline_tag: chat}}`",
+        card({}, card={"hub": {"pipeline_tag": "chat"}}),
+        "card.hub.pipeline_tag: ",
     ),
     Case(
         "`chat_template: true` on a base without one",

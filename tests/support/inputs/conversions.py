@@ -134,9 +134,9 @@ CASES = [
         f"{START}its embeddings are tied, and llama.cpp would use lm_head.weight all the same",
     ),
     Case(
-        "`quantize` of a model whose tokenizer splits text in a way that llama.cpp does not know",
+        "`quantize` of a model whose tokenizer splits text in a way that llama.cpp does not support",
         quantized(),
-        f"{TOKENIZER}its way to split text (pre-tokenizer) is none of those that llama.cpp knows",
+        f"{TOKENIZER}its way to split text (pre-tokenizer) is not one that llama.cpp supports",
     ),
     Case(
         "`quantize` of a model whose `tokenizer.model` is tiktoken's",

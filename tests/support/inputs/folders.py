@@ -167,7 +167,7 @@ CASES = [
         "evaluate.tasks: task.yaml: line 1: contains /",
     ),
     Case(
-        "a model whose configuration says from where it was loaded",
+        "a model whose configuration states from where it was loaded",
         saved("base/config.json", _name_or_path="/home/me/models/old"),
         "folder: base: config.json: _name_or_path is /home/me/models/old",
     ),

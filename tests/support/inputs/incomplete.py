@@ -171,7 +171,7 @@ CASES = [
         "folder: base: config.json has num_experts_per_tok 3, and 2 experts",
     ),
     Case(
-        "a multimodal model (`text_config`)",
+        "a model of text and sound (`text_config`)",
         source(config(text_config={"num_hidden_layers": 2}, num_hidden_layers=None)),
         "folder: base: config.json has a text_config",
     ),
@@ -281,7 +281,7 @@ CASES = [
             (
                 "rotary embeddings of a type that transformers does not have",
                 {"rope_scaling": {"type": "ntk", "factor": 2.0}},
-                "has rotary embeddings of type 'ntk', which is none of default, linear",
+                "has rotary embeddings of type 'ntk'; known are default, linear",
             ),
             (
                 "rotary embeddings by the kind of layer for a type that has no kinds",
@@ -454,7 +454,7 @@ CASES = [
         "folder: base: config.json: rope_theta: Input should be greater than 0",
     ),
     Case(
-        "a configuration that lists more kinds of layers than there are layers",
+        "a configuration that lists more kinds of layers than the model has layers",
         source(config(layer_types=["full_attention"] * 3)),
         "folder: base: config.json lists 3 layer_types for 2 layers",
     ),

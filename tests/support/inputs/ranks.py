@@ -1,4 +1,4 @@
-"""Ranks that say nothing, or not what they seem to."""
+"""Ranks that mean nothing, or not what they seem to."""
 
 from __future__ import annotations
 

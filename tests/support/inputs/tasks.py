@@ -113,7 +113,7 @@ CASES = [
         slow=True,
     ),
     Case(
-        "code of a task that nobody trusted",
+        "code of a task that is not trusted",
         tasks({}, code="def prepare(documents):\n    return documents\n"),
         "evaluate.tasks: 0.yaml: runs code, code.py (!function code.prepare). Read it, and name it in evaluate.trust",
     ),
@@ -145,7 +145,7 @@ CASES = [
     Case(
         "a task without any document",
         tasks({}, documents=""),
-        "evaluate.tasks: 0.yaml: data.jsonl is empty; there is nothing to measure",
+        "evaluate.tasks: 0.yaml: data.jsonl is empty, so nothing can be measured",
     ),
     Case(
         "a task that needs a split for which it names no file",
@@ -185,7 +185,7 @@ CASES = [
     Case(
         "turns of a conversation without a chat template",
         tasks({}, ask=[{"task": "0.yaml", "fewshot_as_multiturn": True}]),
-        "evaluate.tasks: words: fewshot_as_multiturn: there are no turns without `chat_template: true`",
+        "evaluate.tasks: words: fewshot_as_multiturn: turns need `chat_template: true`",
     ),
     Case(
         "settings of text generation for a task in which none is generated",

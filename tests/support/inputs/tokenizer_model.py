@@ -1,4 +1,4 @@
-"""Sources whose tokenizer transformers 5 would read as other tokens than its files say."""
+"""Sources whose tokenizer transformers 5 would read as other tokens than its files define."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def write_tokenizer(plan: Plan, node: Node, origin: Path, folder: Path) -> None:
-    """Write those files of a model's tokenizer that its source does not have like that; nothing if there are none.
+    """Write those files of a model's tokenizer that its source does not have like that; empty without any.
 
     Args:
         plan: The plan.

@@ -52,7 +52,7 @@ def check_claims(
         if contradicted and not claim.waived:
             against = "; ".join(words for words, wrong in findings if wrong)
             problems.append(
-                f"claims.{index}: the evidence contradicts {claim.text!r}: {against}. Correct it, or say in `waived` why it stays"
+                f"claims.{index}: the evidence contradicts {claim.text!r}: {against}. Correct it, or give the reason in `waived` why it stays"
             )
     if problems:
         raise StepError("\n".join(problems))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from herdbook.architectures.modules import stated
 from herdbook.steps.card.counts import CONTEXT_TOKENS, context_bytes
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def choices(
         file, bits = quantized[item.file]
         rows.append(
             Choice(
-                item.file,
+                item.pattern,
                 item.method,
                 bits,
                 file.size_bytes,
@@ -119,7 +120,7 @@ def _loss(full: Measurement | None, file: Measurement | None) -> Decimal | None:
 
 def context_length(config: Mapping[str, object]) -> int | None:
     """Return how many tokens a model was made for; None if its configuration does not say."""
-    lengths = (config.get(name) for name in CONTEXT_LENGTHS)
+    lengths = (length for name in CONTEXT_LENGTHS for length in stated(config, name))
     return next((length for length in lengths if type(length) is int), None)
 
 

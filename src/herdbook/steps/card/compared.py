@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.comparison.compare import Measured, Wanted, compare
-from herdbook.comparison.marks import MarkError, judge_marks
+from herdbook.comparison.marks import MarkError, judge_marks, results_of
 from herdbook.comparison.samples import SamplesError, unpack
 from herdbook.comparison.verdict import UNTESTED, judge
 from herdbook.errors import StepError
 from herdbook.layout import COMPARISONS
 from herdbook.plan.comparison import compared, compared_pairs
+from herdbook.plan.evaluate import measured_as
 from herdbook.steps.card.results import Score, read_json
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def comparisons_of(
     wanted = list(dict.fromkeys(wanted))
     try:
         if taken is None:
-            return compare(wanted, {item.name: read_measured(plan, item) for item in compared(plan)})
+            return compare(wanted, _measured(plan))
         recorded = [Wanted(item.model, item.other, item.task, item.metric) for item in taken]
         if recorded == wanted:
             directions = [
@@ -80,6 +81,15 @@ def comparisons_of(
             f"card: compare: a measurement is damaged ({error!r}). Delete it and rerun `evaluate`."
         ) from error
     raise StepError(f"card: {COMPARISONS}: contains other comparisons than those of the recipe")
+
+
+def _measured(plan: Plan) -> dict[str, Measured]:
+    """Return what the compared models were measured to be, on all groups of tasks."""
+    found: dict[str, Measured] = {}
+    for item in compared(plan):
+        own, before = read_measured(plan, item), found.get(item.name, Measured({}, {}))
+        found[item.name] = Measured({**before.tasks, **own.tasks}, {**before.samples, **own.samples})
+    return found
 
 
 def titled(
@@ -98,8 +108,13 @@ def marks_of(plan: Plan, comparisons: tuple[Comparison, ...]) -> tuple[Outcome, 
     """Return the outcomes of a plan's marks. Raises StepError if one cannot be compared with what was measured."""
     if not plan.recipe.marks:
         return ()
-    own = next(i for i in plan.evaluations if i.name == plan.released.name and i.quantized is None)
-    tasks = json.loads(plan.layout.evaluation(own).read_text(encoding="utf-8"))["tasks"]
+    tasks = {
+        task: result
+        for item in measured_as(plan.evaluations, plan.released.name)
+        for task, result in results_of(
+            json.loads(plan.layout.evaluation(item).read_text(encoding="utf-8"))
+        ).items()
+    }
     try:
         return judge_marks(plan, tasks, comparisons)
     except MarkError as error:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, expert_of
+from herdbook.architectures.modules import reads_images
 from herdbook.errors import StepError
+from herdbook.layout import image_file
 from herdbook.plan.card import CARD_CODE, described, shows_spectrum
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Expert, Laser, Mixture, Moe
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from herdbook.comparison.verdict import Comparison
     from herdbook.escape import Markdown
     from herdbook.plan import Node, Plan
+    from herdbook.plan.licensing import LicensedSource
     from herdbook.recipe import Recipe
     from herdbook.weights.record import TensorEntry
 
@@ -85,6 +88,7 @@ class Facts:
     """Everything that a card states."""
 
     front_matter: Markdown
+    image: str | None
     recipe: Recipe
     recipe_text: str
     recipe_sha256: str
@@ -104,6 +108,7 @@ class Facts:
     ranks: tuple[Ranked, ...]
     asserted: tuple[Asserted, ...]
     sources: tuple[Source, ...]
+    licensed: tuple[LicensedSource, ...]
     made: tuple[MadeModel, ...]
     choices: tuple[Choice, ...]
     fits: tuple[Fit, ...]
@@ -120,10 +125,20 @@ class Facts:
         return next((m for m in self.measurements if m.node == self.released.name and m.method is None), None)
 
     @property
+    def built_with(self) -> tuple[str, ...]:
+        """The words that licenses of the sources want to be displayed."""
+        return tuple(dict.fromkeys(text for source in self.licensed for text in source.shown("built-with")))
+
+    @property
     def loadable(self) -> bool:
         """Whether transformers has the released model's class."""
         mixture = BY_MODEL_TYPE.get(self.released.config.get("model_type", ""))
         return mixture is None or mixture.loadable
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the released model also reads images."""
+        return reads_images(self.released.config)
 
     @property
     def context_length(self) -> int | None:
@@ -175,7 +190,8 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
     compared, ranks = titled(comparisons, measurements), rank_all(plan, measurements)
     text = plan.recipe_path.read_bytes()
     return Facts(
-        front_matter=metadata.render(metadata.build(plan.recipe.release, nodes, own)),
+        front_matter=metadata.render(metadata.build(plan.recipe, nodes, own)),
+        image=image_file(plan.lock.image.name) if plan.lock.image else None,
         recipe=plan.recipe,
         recipe_text=text.decode("utf-8-sig"),
         recipe_sha256=hashlib.sha256(text).hexdigest(),
@@ -195,12 +211,13 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         ranks=ranks,
         asserted=check_claims(plan, ranks, compared),
         sources=tuple(sources(plan, nodes)),
+        licensed=plan.licensed,
         made=made_models(nodes),
         choices=files,
         fits=fits(files, plan.released.config),
         standings=standings(plan, measurements, columns, compared, files),
         weights=weights,
-        quantized=tuple(file for file, _ in quantized.values()),
+        quantized=tuple(quantized[item.file][0] for item in plan.quantized if not item.is_split),
         actions=_actions(nodes, records),
         spectrum=_spectrum(nodes, records),
         versions=_versions(plan, nodes, measurements),

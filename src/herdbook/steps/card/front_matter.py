@@ -7,12 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from herdbook.errors import StepError
+from herdbook.recipe.card import HubKeys, Repo, Tag, Text
 from herdbook.recipe.hub_values import Languages, Licensed, unique
 from herdbook.recipe.section import Section
-
-Text = Annotated[str, Field(min_length=1)]
-Repo = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
-Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.:_-]*$")]
 
 
 class _Part(Section):
@@ -58,12 +55,11 @@ class ModelIndex(_Part):
     results: list[Result] = Field(min_length=1)
 
 
-class FrontMatter(_Part, Licensed):
+class FrontMatter(_Part, Licensed, HubKeys):
     """The whole front matter."""
 
     language: Languages
     library_name: Literal["transformers"]
-    pipeline_tag: Literal["text-generation"]
     base_model: Repo | Annotated[list[Repo], Field(min_length=2), AfterValidator(unique)] | None = None
     base_model_relation: Literal["adapter", "finetune", "merge", "quantized"] | None = None
     tags: Annotated[list[Tag], Field(min_length=1), AfterValidator(unique)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from herdbook import yamlio
+from herdbook.architectures.modules import reads_images
 from herdbook.errors import StepError
 from herdbook.escape import Markdown, one_line
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from herdbook.plan import Node
-    from herdbook.recipe import Release
+    from herdbook.recipe import Recipe, Section
     from herdbook.steps.card.results import Measurement
 
 DECIMALS = 6  # of a result in the front matter
@@ -24,7 +25,7 @@ LINE_LENGTH = 110
 FENCE = "---\n"
 
 
-def build(release: Release, nodes: tuple[Node, ...], measured: Measurement | None) -> dict[str, Any]:
+def build(recipe: Recipe, nodes: tuple[Node, ...], measured: Measurement | None) -> dict[str, Any]:
     """Return the front matter.
 
     Sources that are not on the Hub cannot be base models there, and are only listed in the card's lineage. The relation is
@@ -32,24 +33,25 @@ def build(release: Release, nodes: tuple[Node, ...], measured: Measurement | Non
     alone, so none is given.
 
     Args:
-        release: The recipe's release.
+        recipe: The recipe.
         nodes: The released model and its ancestors, in the recipe's order.
         measured: The released model's measurement; None if it was not measured.
     """
-    sources = list(
-        dict.fromkeys(node.recipe.hub.partition("@")[0] for node in nodes if isinstance(node.recipe, Hub))
-    )
+    release, keys = recipe.release, recipe.card.hub.model_dump(exclude_defaults=True)
+    sources = list(dict.fromkeys(filter(None, (_hub_id(node.recipe) for node in nodes))))
     mixed = any(isinstance(node.recipe, Moe) for node in nodes)
     adapted = any(isinstance(node.recipe, Adapter) for node in nodes)
     merged = any(isinstance(node.recipe, Merge) for node in nodes)
     cut = any(isinstance(node.recipe, Laser) for node in nodes)
+    images = any(node.name == release.model and reads_images(node.config) for node in nodes)
     data: dict[str, Any] = {
         "language": list(release.language),
         "license": release.license,
         **({"license_name": release.license_name} if release.license_name else {}),
         **({"license_link": release.license_link} if release.license_link else {}),
         "library_name": "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": recipe.card.hub.pipeline_tag
+        or ("image-text-to-text" if images else "text-generation"),
     }
     if sources:
         data["base_model"] = sources if len(sources) > 1 else sources[0]
@@ -61,10 +63,16 @@ def build(release: Release, nodes: tuple[Node, ...], measured: Measurement | Non
         *(["laser"] if cut else []),
         *(["lora"] if adapted else []),
     ]
-    data["tags"] = [*tags, "herdbook"]
+    data["tags"] = list(dict.fromkeys([*tags, "herdbook", *recipe.card.hub.tags]))
+    data |= {key: value for key, value in keys.items() if key not in data}
     if measured is not None:
         data["model-index"] = [{"name": release.name, "results": _results(measured)}]
     return data
+
+
+def _hub_id(model: Section) -> str | None:
+    """Return the repository of a source on the Hub, or the one that the author says it is."""
+    return model.hub.partition("@")[0] if isinstance(model, Hub) else getattr(model, "hub_id", None)
 
 
 def _results(measured: Measurement) -> list[dict[str, Any]]:
@@ -86,7 +94,7 @@ def _results(measured: Measurement) -> list[dict[str, Any]]:
                 for score in result.scores.values()
             ],
         }
-        for result in measured.tasks.values()
+        for result in measured.results.values()
     ]
 
 

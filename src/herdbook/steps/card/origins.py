@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 class Source:
     """A model or an adapter that this build did not make.
 
+    ``hub_id`` is the model of the Hub that the author says it is.
     ``files`` are those that contain weights; with ``in_part``, only the MLPs were read from them.
     """
 
     name: str
+    node: str
     uri: str
     revision: str | None
     license: str | None
     files: tuple[FileFacts, ...]
     in_part: bool = False
+    hub_id: str | None = None
 
     @property
     def pin(self) -> str:
@@ -95,5 +98,12 @@ def sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
             if file.name in material.weights
         )
         yield Source(
-            material.name, material.uri, material.revision, material.license, files, material.in_part
+            material.name,
+            material.node,
+            material.uri,
+            material.revision,
+            material.license,
+            files,
+            material.in_part,
+            getattr(plan.nodes[material.node].recipe, "hub_id", None),
         )

@@ -183,11 +183,11 @@ def _own_score(where: str, board: Leaderboard, own: Measurement | None) -> Score
     assert board.task is not None and board.metric is not None  # noqa: S101, PT018 - so recipes are read
     if own is None:
         raise StepError(f"{where}: the released model was not measured")
-    if board.task not in own.tasks:
+    if board.task not in own.results:
         raise StepError(
-            f"{where}.task: {board.task!r} was not measured; measured were {', '.join(own.tasks)}"
+            f"{where}.task: {board.task!r} was not measured; measured were {', '.join(own.results)}"
         )
-    scores = own.tasks[board.task].scores
+    scores = own.results[board.task].scores
     if board.metric not in scores:
         raise StepError(f"{where}.metric: {board.task} has no {board.metric!r}; it has {'; '.join(scores)}")
     score = scores[board.metric]

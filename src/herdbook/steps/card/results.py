@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -81,12 +81,14 @@ def main_metrics(metrics: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A model's results in one task."""
+    """A model's results in one task, or in a group of tasks as a whole."""
 
     task: str
     title: str
     documents: int
+    dtype: str  # the type in which the model was measured
     scores: dict[str, Score]
+    members: tuple[str, ...] = ()  # the tasks of a group
 
     @property
     def main(self) -> tuple[Score, ...]:
@@ -104,29 +106,51 @@ class Measurement:
         method: The quantization method; None if the model itself was measured.
         runtime: What ran the quantized file; empty if it was dequantized.
         tasks: Results by task.
+        groups: Results of groups of tasks as a whole, by group.
         weights: SHA-256 of each measured weights file, by its name; empty if the result does not contain them.
         versions: Versions of the packages that ran the measurement.
-        dtype: The type in which it was measured.
     """
 
     name: str
     node: str
     method: str | None
     tasks: dict[str, TaskResult]
+    groups: dict[str, TaskResult]
     weights: dict[str, str]
     versions: dict[str, str]
-    dtype: str = "float32"
     runtime: str = ""
+
+    @property
+    def results(self) -> dict[str, TaskResult]:
+        """Results by task and group."""
+        return {**self.tasks, **self.groups}
+
+    @property
+    def shown(self) -> tuple[TaskResult, ...]:
+        """The results in the card's table: those of the largest groups, and of the tasks that are in none."""
+        found: list[TaskResult] = []
+        for result in sorted(self.results.values(), key=lambda result: -len(result.members)):
+            covered = {member for other in found for member in other.members}
+            if not covered.issuperset(result.members or (result.task,)):
+                found.append(result)
+        order = list(self.tasks)
+        return tuple(sorted(found, key=lambda result: order.index((*result.members, result.task)[0])))
+
+    def score(self, column: Column) -> Score:
+        """Return the result in a column."""
+        return self.results[column.task].scores[column.score.metric]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: one task, in its main metric, of one filter."""
+    """A column of the table: one task or group, in its main metric, of one filter."""
 
     task: str
     title: str
     documents: int
+    dtype: str
     score: Score  # any model's, for the metric's name and direction
+    members: int = 0  # how many tasks a group has
 
 
 def read_measurements(plan: Plan) -> tuple[Measurement, ...]:
@@ -135,7 +159,10 @@ def read_measurements(plan: Plan) -> tuple[Measurement, ...]:
     Raises:
         StepError: If one is missing, damaged or of another plan, or if two did not measure the same tasks.
     """
-    measurements = tuple(_read(plan, item) for item in plan.evaluations)
+    parts: dict[str, list[Measurement]] = {}
+    for item in plan.evaluations:
+        parts.setdefault(item.name, []).append(_read(plan, item))
+    measurements = tuple(map(_joined, parts.values()))
     for other in measurements[1:]:
         for task, result in measurements[0].tasks.items():
             theirs = other.tasks.get(task)
@@ -151,20 +178,27 @@ def read_measurements(plan: Plan) -> tuple[Measurement, ...]:
     return measurements
 
 
+def _joined(parts: list[Measurement]) -> Measurement:
+    """Return one measurement on all groups of tasks."""
+    tasks = {name: result for part in parts for name, result in part.tasks.items()}
+    groups = {name: result for part in parts for name, result in part.groups.items()}
+    return replace(parts[0], tasks=tasks, groups=groups)
+
+
 def columns(measurements: tuple[Measurement, ...]) -> tuple[Column, ...]:
     """Return the columns of the table."""
     if not measurements:
         return ()
     return tuple(
-        Column(result.task, result.title, result.documents, score)
-        for result in measurements[0].tasks.values()
+        Column(result.task, result.title, result.documents, result.dtype, score, len(result.members))
+        for result in measurements[0].shown
         for score in result.main
     )
 
 
 def best(measurements: tuple[Measurement, ...], column: Column) -> Decimal | None:
     """Return the best value of a column; None if fewer than two models were measured."""
-    scores = [measurement.tasks[column.task].scores[column.score.metric] for measurement in measurements]
+    scores = [measurement.score(column) for measurement in measurements]
     if len(scores) < 2:
         return None
     return (max if scores[0].higher_is_better else min)(score.value for score in scores)
@@ -187,8 +221,7 @@ def gaps(measurements: tuple[Measurement, ...], shown: tuple[Column, ...]) -> tu
             tuple(
                 (
                     column,
-                    run.tasks[column.task].scores[column.score.metric].value
-                    - dequantized[str(run.method)].tasks[column.task].scores[column.score.metric].value,
+                    run.score(column).value - dequantized[str(run.method)].score(column).value,
                 )
                 for column in shown
             ),
@@ -227,15 +260,16 @@ def _read(plan: Plan, item: Evaluation) -> Measurement:
     try:
         if data["key"] != item.key:
             raise StepError(f"card: {path}: belongs to another plan. Delete it and rerun `evaluate`.")
-        tasks = {name: _task(name, result) for name, result in data["tasks"].items()}
+        dtype = str(data["settings"]["dtype"])
+        tasks = {name: _task(name, result, dtype) for name, result in data["tasks"].items()}
         return Measurement(
             item.name,
             item.node.name,
             item.quantized.method if item.quantized else None,
             tasks,
+            {name: _task(name, result, dtype) for name, result in (data.get("groups") or {}).items()},
             dict(data.get("weights") or {}),
             versions_of(data.get("versions") or data.get("code") or {}),
-            str((data.get("settings") or {}).get("dtype", "float32")),
             item.runtime,
         )
     except (KeyError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
@@ -244,7 +278,7 @@ def _read(plan: Plan, item: Evaluation) -> Measurement:
         ) from error
 
 
-def _task(name: str, data: dict[str, Any]) -> TaskResult:
+def _task(name: str, data: dict[str, Any], dtype: str) -> TaskResult:
     scores = {
         metric: Score(
             metric,
@@ -256,4 +290,11 @@ def _task(name: str, data: dict[str, Any]) -> TaskResult:
     }
     if not scores:
         raise ValueError(f"task {name} has no metric")
-    return TaskResult(name, str(data.get("title") or name), int(data["documents"]), scores)
+    return TaskResult(
+        name,
+        str(data.get("title") or name),
+        int(data["documents"]),
+        dtype,
+        scores,
+        tuple(data.get("tasks") or ()),
+    )

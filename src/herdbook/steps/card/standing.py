@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.comparison.verdict import BETTER, UNTESTED, WORSE
+from herdbook.humanize import plural
 from herdbook.recipe import Moe
 
 if TYPE_CHECKING:
@@ -34,6 +35,19 @@ class Standing:
     worse: tuple[str, ...]
     same: tuple[str, ...]
     untested: tuple[str, ...]
+
+    @property
+    def in_short(self) -> str:
+        """How many tasks have which verdict, in a few words."""
+        counted = {
+            "better on": self.better,
+            "worse on": self.worse,
+            "not measurably different on": self.same,
+            "not tested on": self.untested,
+        }
+        parts = [f"{words} {len(tasks)}" for words, tasks in counted.items() if tasks]
+        total = sum(len(tasks) for tasks in counted.values())
+        return f"{', '.join(parts)} of {plural(total, 'task')}"
 
 
 @dataclass(frozen=True)
@@ -92,16 +106,16 @@ def standings(
     for column in columns:
         best: tuple[str, Score] | None = None
         for name in parents:
-            score = models[name].tasks[column.task].scores[column.score.metric]
+            score = models[name].score(column)
             if best is None or score.beats(best[1]):
                 best = name, score
         rows.append(
             Row(
                 column,
-                own.tasks[column.task].scores[column.score.metric],
-                models[base].tasks[column.task].scores[column.score.metric] if base else None,
+                own.score(column),
+                models[base].score(column) if base else None,
                 best,
-                file.tasks[column.task].scores[column.score.metric] if recommended and file else None,
+                file.score(column) if recommended and file else None,
             )
         )
     return Standings(tuple(_verdicts(plan.released.name, compared)), tuple(rows), base, recommended)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from herdbook import humanize
 from herdbook.architectures.dense import MATRICES
 from herdbook.comparison.compare import as_json
-from herdbook.comparison.verdict import too_few
-from herdbook.escape import Markdown, code, codes, fenced, file_link, link, md, only_escaped, quoted, titled
 from herdbook.figures import (
     Box,
     Cut,
@@ -27,6 +24,7 @@ from herdbook.layout import (
     COMPARISONS,
     LINEAGE_FIGURE,
     MEASUREMENTS_FIGURE,
+    NOTICE,
     ROUTING_FIGURE,
     SPECTRUM_FIGURE,
 )
@@ -36,17 +34,13 @@ from herdbook.recipe import Adapter, Laser, Merge, Moe
 from herdbook.recipe.rank import rank_rule
 from herdbook.steps.card import results
 from herdbook.steps.card.benchmarks import benchmark_texts
-from herdbook.steps.card.choices import TOLERATED
 from herdbook.steps.card.context import Facts, gather
-from herdbook.steps.card.counts import CONTEXT_TOKENS
+from herdbook.steps.card.notice import license_texts, notice
 from herdbook.steps.card.origins import note
-from herdbook.tools.installed import CARD_TEMPLATE, card_templates
+from herdbook.steps.card.rendering import own_templates, render_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    import jinja2
 
     from herdbook.comparison.verdict import Comparison
     from herdbook.plan import Node, Plan
@@ -76,7 +70,11 @@ def render_card(plan: Plan, output: Path, taken: tuple[Comparison, ...] | None =
 def card_texts(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> dict[str, str]:
     """Return the files of a card as text, by name. Raises as ``render_card`` does."""
     facts = gather(plan, taken)
-    texts = {CARD: render_text(facts), LINEAGE_FIGURE: _lineage(plan, facts)}
+    texts = {CARD: render_text(facts, own=own_templates(plan)), LINEAGE_FIGURE: _lineage(plan, facts)}
+    texts[NOTICE] = notice(
+        plan.recipe.release, facts.licensed, {source.node: source for source in facts.sources}
+    )
+    texts |= license_texts(facts.licensed)
     if plan.evaluations:
         texts[MEASUREMENTS_FIGURE] = _measurements(facts)
     if compared(plan):
@@ -89,88 +87,6 @@ def card_texts(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> dict[
     if facts.spectrum:
         texts[SPECTRUM_FIGURE] = _spectrum(*facts.spectrum)
     return texts
-
-
-@functools.cache  # it keeps the compiled templates, and compiles those again whose files have changed
-def environment(folder: Path) -> jinja2.Environment:
-    """Return Jinja's environment for cards: undefined variables and unescaped text are errors."""
-    import jinja2
-
-    environment = jinja2.Environment(  # noqa: S701 - the output is Markdown; `finalize` enforces its escaping
-        loader=jinja2.FileSystemLoader(folder),
-        undefined=jinja2.StrictUndefined,
-        finalize=only_escaped,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,  # so that a section ends with its empty line
-    )
-    environment.filters.update(
-        md=md,
-        code=code,
-        fenced=fenced,
-        quoted=quoted,
-        link=link,
-        titled=titled,
-        file_link=file_link,
-        codes=codes,
-        titles=lambda names: Markdown(humanize.joined(md(name) for name in names)),
-        commas=_markdown(humanize.integer),
-        amount=_markdown(humanize.amount),
-        size=_markdown(humanize.size),
-        fixed=_markdown(humanize.fixed),
-        signed=_markdown(humanize.signed),
-        percent=_markdown(humanize.percent),
-        places=_markdown(lambda numbers: humanize.joined(str(number) for number in numbers)),
-    )
-    return environment
-
-
-def _markdown(formatted: Callable[..., str]) -> Callable[..., Markdown]:
-    """Return a template filter that formats numbers; digits, signs and units need no escaping."""
-    return lambda *values: Markdown(formatted(*values))
-
-
-def render_text(facts: Facts, folder: Path | None = None) -> str:
-    """Return the card's text.
-
-    Args:
-        facts: The facts that it states.
-        folder: The templates' folder; None for the usual one.
-
-    Raises:
-        jinja2.UndefinedError: If a template uses a variable that does not exist.
-        StepError: If a template prints text that no filter has escaped.
-    """
-    return (
-        environment((folder or card_templates()).resolve())
-        .get_template(CARD_TEMPLATE)
-        .render(
-            facts=facts,
-            release=facts.recipe.release,
-            best=[results.best(facts.measurements, column) for column in facts.columns],
-            metrics=list(_metrics(facts)),
-            gaps=results.gaps(facts.measurements, facts.columns),
-            too_few=too_few([row.comparison for row in facts.comparisons]),
-            context_tokens=CONTEXT_TOKENS,
-            tolerated=TOLERATED,
-            where=Markdown(
-                facts.recipe.release.repo or "path/to/this/folder"
-            ),  # the recipe allows nothing to be escaped
-            lineage=LINEAGE_FIGURE,
-            measurements_figure=MEASUREMENTS_FIGURE,
-            spectrum_figure=SPECTRUM_FIGURE,
-            routing_figure=ROUTING_FIGURE,
-        )
-        .rstrip("\n")
-        + "\n"
-    )
-
-
-def _metrics(facts: Facts) -> Iterator[tuple[str, str]]:
-    """Yield each main metric of the table with its explanation, if it has one."""
-    for kind in dict.fromkeys(column.score.kind for column in facts.columns):
-        if kind in results.METRIC_WORDS:
-            yield results.METRIC_NAMES.get(kind, kind.replace("_", " ")), results.METRIC_WORDS[kind]
 
 
 def _lineage(plan: Plan, facts: Facts) -> str:
@@ -261,7 +177,7 @@ def _measurements(facts: Facts) -> str:
         top = results.best(facts.measurements, column)
         rows = []
         for measured in facts.measurements:
-            score = measured.tasks[column.task].scores[column.score.metric]
+            score = measured.score(column)
             error = "" if score.stderr is None else f" ± {humanize.fixed(score.stderr, score.digits)}"
             released = measured.node == facts.released.name and measured.method is None
             shown = humanize.fixed(score.value, score.digits) + error

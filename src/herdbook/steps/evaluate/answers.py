@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from herdbook.journal import Journal
 
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Answers(Journal):
+class Batch(TypedDict):
+    """The answers to a batch of requests."""
+
+    batch: str
+    answers: list[Any]
+
+
+class Answers(Journal[Batch]):
     """Answers by batch. Several threads may add some.
 
     Args:
@@ -31,7 +38,7 @@ class Answers(Journal):
         self._known = {entry["batch"]: list(entry["answers"]) for entry in self.entries}
         self._lock = Lock()
 
-    def check(self, entry: Any) -> dict[str, Any]:
+    def check(self, entry: Any) -> Batch:
         """Return an entry that was read. Raises KeyError or TypeError if it is not one."""
         entry["batch"], list(entry["answers"])
         return super().check(entry)
@@ -47,5 +54,5 @@ class Answers(Journal):
 
 
 def name_of(kind: str, requests: Sequence[Any]) -> str:
-    """Return the name of a batch: a digest of what is asked, and in which way."""
+    """Return the name of a batch: a digest of its requests and their settings."""
     return hashlib.sha256(json.dumps([kind, list(requests)], sort_keys=True).encode()).hexdigest()

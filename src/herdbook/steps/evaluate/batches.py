@@ -41,12 +41,14 @@ class Batched(TemplateLM):  # type: ignore[misc] # lm-eval has no types
         size: How many requests form a batch.
         answers: The answers of an earlier, interrupted evaluation, to which new ones are added; None to keep none.
         title: The name of what is measured, for progress.
+        before: Called before the requests of each kind are answered, when those of all tasks are there.
     """
 
     threads: int
     size: int
     answers: Answers | None
     title: str
+    before: Callable[[], None] | None = None
     _asked: Sequence[Any] = ()  # the requests whose tokens are being read, in order
 
     def read_batch(self, batch: list[Any]) -> list[Any]:
@@ -57,13 +59,19 @@ class Batched(TemplateLM):  # type: ignore[misc] # lm-eval has no types
         """Return the texts that some requests have generated. Raises NanError."""
         raise NotImplementedError
 
+    def _begin(self) -> None:
+        if self.before is not None:
+            self.before()
+
     def loglikelihood(self, requests: list[Any], **_: Any) -> list[Any]:
         """See lm-eval's class."""
+        self._begin()
         self._asked = requests
         return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[no-any-return]
 
     def loglikelihood_rolling(self, requests: list[Any], **_: Any) -> list[float]:
         """See lm-eval's class."""
+        self._begin()
         windows = [
             (place, (None, *make_disjoint_window(window)))
             for place, request in enumerate(requests)
@@ -104,14 +112,14 @@ class Batched(TemplateLM):  # type: ignore[misc] # lm-eval has no types
 
     def _read(self, requests: Sequence[Any], batches: Sequence[list[int]], what: str) -> list[Any]:
         """Return the log-likelihood of each request, and whether it is the likeliest answer."""
-        asked = self._asked
+        instances = self._asked
 
         def answer(places: list[int]) -> list[Any]:
             batch = [requests[place] for place in places]
             found = self.read_batch(batch)
             for place, (value, _) in zip(places, found, strict=True):
                 if math.isnan(value):
-                    raise _not_a_number(asked[place])
+                    raise _not_a_number(instances[place])
             return found
 
         def named(places: list[int]) -> str:
@@ -122,6 +130,7 @@ class Batched(TemplateLM):  # type: ignore[misc] # lm-eval has no types
 
     def generate_until(self, requests: list[Any], **_: Any) -> list[str]:
         """See lm-eval's class."""
+        self._begin()
         collator = Collator(
             [(*request.args, place) for place, request in enumerate(requests)],
             sort_fn=lambda item: (-len(self.tok_encode(item[0])), item[0]),

@@ -33,8 +33,8 @@ def check_context(tasks: Iterable[Any], lm: Any, limit: int | None, options: Map
 
 
 def _check(task: Any, lm: Any, limit: int | None, options: Mapping[str, Any]) -> None:
-    asked = options.get("num_fewshot")
-    shots = task.config.num_fewshot if asked is None else asked
+    given = options.get("num_fewshot")
+    shots = task.config.num_fewshot if given is None else given
     if not shots:
         return
     templated = bool(options.get("apply_chat_template"))

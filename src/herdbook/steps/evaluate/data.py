@@ -1,4 +1,4 @@
-"""The data step: all data sets that evaluations read, fetched and compared with their pins; and whether tasks find documents there.
+"""The data step: all data sets that evaluations read, fetched and compared with their pins; and whether tasks find documents in them.
 
 It reads no model, so that what is wrong with a task is known before models are built and measured.
 """
@@ -33,8 +33,8 @@ def data(plan: Plan, item: EvaluationData) -> None:
             path = hub.download(data_set.repo, data_set.revision, remote, kind="dataset")
             link(path.absolute(), plan.layout.data(item, data_set.folder, pinned.name))
             advance()
-    with rounds(plan) as asked:
-        documents = {name: len(task.eval_docs) for one in asked for name, task in one.leaves.items()}
+    with rounds(plan) as tasks:
+        documents = {name: len(task.eval_docs) for one in tasks for name, task in one.leaves.items()}
     write_json(
         plan.layout.data_record(item),
         {"operation": "data", "key": item.key, "documents": dict(sorted(documents.items()))},

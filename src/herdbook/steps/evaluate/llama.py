@@ -1,6 +1,6 @@
 """lm-eval's model of a GGUF that llama.cpp runs, in this process.
 
-lm-eval's own class asks a server, whose log-likelihoods of given tokens are wrong: it drops the last token's, and shifts the
+lm-eval's own class uses a server, whose log-likelihoods of given tokens are wrong: it drops the last token's, and shifts the
 others. Here llama.cpp returns the logits of all tokens, and the rest is arithmetic. Text is cut into tokens by the file itself.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from herdbook.steps.evaluate.answers import Answers
     from herdbook.steps.evaluate.llama_runtime import Runtime
 
-GENERATED = 256  # tokens, where a task does not say how many; lm-eval's default
+GENERATED = 256  # tokens, where a task does not set a number; lm-eval's default
 
 
 class LlamaLM(Batched):
@@ -55,7 +55,7 @@ class LlamaLM(Batched):
 
     @property
     def prefix_token_id(self) -> int:
-        """The token before a text: that of its beginning, or where there is none, of its end."""
+        """The token before a text: that of its beginning, or without one, of its end."""
         first = self._words.first
         return first if first >= 0 else self.eot_token_id
 
@@ -66,7 +66,7 @@ class LlamaLM(Batched):
 
     @property
     def max_gen_toks(self) -> int:
-        """How many tokens are generated where a task does not say."""
+        """How many tokens are generated where a task does not set it."""
         return GENERATED
 
     @property

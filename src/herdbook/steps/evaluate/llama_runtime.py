@@ -92,7 +92,7 @@ class Runtime:
         return int(self._library.llama_vocab_eos(self._words))
 
     def tokens(self, text: str, *, begin: bool) -> list[int]:
-        """Return a text's tokens, names of special ones included; with the first token if the file asks for one, and ``begin``."""
+        """Return a text's tokens, names of special ones included; with the first token if the file requires one, and ``begin``."""
         data = text.encode()
         room = (ctypes.c_int32 * (len(data) + 2))()
         count = self._library.llama_tokenize(self._words, data, len(data), room, len(room), begin, True)
@@ -122,7 +122,7 @@ class Runtime:
         self._read += len(tokens)
         width = self._library.llama_vocab_n_tokens(self._words)
         found = np.ctypeslib.as_array(self._library.llama_get_logits(self._context), (len(tokens), width))
-        return found.copy()  # the next pass writes there
+        return found.copy()  # the next pass overwrites it
 
 
 def _quiet(library: Any) -> None:

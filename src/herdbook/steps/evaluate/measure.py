@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+from functools import partial
 from numbers import Real
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from herdbook.comparison.groups import DOCUMENTS, TASKS
 from herdbook.comparison.samples import MEAN, RATIO, Sample, label, of_results
 from herdbook.errors import StepError
 from herdbook.inference.threads import one_thread_a_matrix
@@ -16,7 +20,7 @@ from herdbook.steps.evaluate.context import check_context
 from herdbook.steps.evaluate.offline import offline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 CUSTOM = "of the task"  # an aggregation that is not lm-eval's
 BOOTSTRAPS = 100_000  # as the command `lm_eval` makes, for metrics whose standard error has no closed form
@@ -29,10 +33,12 @@ class Measured(NamedTuple):
     Args:
         tasks: By task name: title, number of documents, and metrics (by ``label``) with value, standard error (None where
             there is no estimate), direction and aggregation.
-        samples: The same document by document, task by task.
+        groups: By the name of each group of lm-eval that has a result as a whole, the same and the names of its tasks.
+        samples: The results of tasks document by document, task by task.
     """
 
     tasks: dict[str, Any]
+    groups: dict[str, Any]
     samples: list[Sample]
 
 
@@ -40,6 +46,7 @@ def measure(
     opened: Callable[[], Any],
     tasks: Sequence[Any],
     limit: int | None,
+    pinned: Mapping[str, str] = MappingProxyType({}),
     **options: Any,
 ) -> Measured:
     """Measure a model on tasks.
@@ -50,18 +57,25 @@ def measure(
         opened: Returns lm-eval's model to measure.
         tasks: lm-eval's tasks and groups, or configurations of tasks over local data.
         limit: How many documents of each task are read; None for all.
+        pinned: The digest of the requests of each task whose requests are pinned.
         options: Further arguments of ``simple_evaluate``.
 
     Raises:
-        StepError: If logits contain NaN, a result is not a number, or lm-eval does not return one for every task.
+        StepError: If requests are not the pinned ones, logits contain NaN, a result is not a number, or lm-eval does not return one for every task.
     """
     # Bootstraps are equal without processes of their own, and no process with threads is forked.
-    with offline(TOKENIZERS_PARALLELISM="false", DISABLE_MULTIPROC="1"), one_thread_a_matrix():
+    with (
+        offline(TOKENIZERS_PARALLELISM="false", DISABLE_MULTIPROC="1"),
+        one_thread_a_matrix(),
+        _without_notes(),
+    ):
         import lm_eval
         from lm_eval.tasks import TaskManager
 
         lm = opened()
         check_context(tasks, lm, limit, options)
+        if pinned:
+            lm.before = partial(check_requests, tasks, pinned)
         results = lm_eval.simple_evaluate(
             model=lm,
             tasks=[dict(task) if isinstance(task, dict) else task for task in tasks],
@@ -80,7 +94,7 @@ def measure(
     if missing:
         raise StepError(f"lm-eval returned no result for {', '.join(missing)}")
     measured = {
-        name: {**summarize(config, results), "requests": _requests(results["samples"][name])}
+        name: {**summarize(config, results), "requests": _requests(_asked(results["samples"][name]))}
         for name, config in configs.items()
     }
     samples = [
@@ -88,7 +102,71 @@ def measure(
         for name, task in measured.items()
         for sample in of_results(name, results["samples"][name], task["metrics"])
     ]
-    return Measured(measured, samples)
+    groups = {
+        group.name: _whole(group, results, measured)
+        for task in tasks
+        for group in _groups(task)
+        if group.has_aggregation
+    }
+    return Measured(measured, groups, samples)
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+    """Leave out what lm-eval notes of the machine and of git, for which it starts programs that take a second."""
+    from lm_eval import evaluator
+
+    notes = evaluator.add_env_info, evaluator.get_git_commit_hash
+    evaluator.add_env_info, evaluator.get_git_commit_hash = (lambda _: None), (lambda: None)
+    try:
+        yield
+    finally:
+        evaluator.add_env_info, evaluator.get_git_commit_hash = notes
+
+
+def _groups(task: Any) -> list[Any]:
+    """Return a group of lm-eval, and the groups in it; nothing of a task."""
+    return [task, *task.get_all_groups()] if hasattr(task, "get_all_groups") else []
+
+
+def _whole(group: Any, results: dict[str, Any], tasks: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a group as a whole: lm-eval's own values and standard errors."""
+    leaves = list(dict.fromkeys(task.task_name for task in group.get_all_tasks()))
+    by_size = {entry.metric: entry.weight_by_size for entry in group.aggregate_metric_list}
+    metrics: dict[str, Any] = {}
+    for metric, filter_name, value, error in _values(group.name, results):
+        one = label(metric, filter_name)
+        scores = [tasks[leaf]["metrics"][one] for leaf in leaves if one in tasks[leaf]["metrics"]]
+        metrics[one] = {
+            "value": _rounded(value),
+            "stderr": None if error is None else _rounded(error),
+            "higher_is_better": scores[0]["higher_is_better"],
+            "aggregation": DOCUMENTS if by_size[metric] else TASKS,
+        }
+    return {
+        "title": group.alias or group.name,
+        "tasks": leaves,
+        "documents": sum(tasks[leaf]["documents"] for leaf in leaves),
+        "metrics": metrics,
+    }
+
+
+def _values(name: str, results: dict[str, Any]) -> Iterator[tuple[str, str, float, float | None]]:
+    """Yield the results of a task or group, each with its metric, its filter and its standard error, if lm-eval has one.
+
+    Raises:
+        StepError: If a result is not a finite number.
+    """
+    values = results["results"][name]
+    for key, value in values.items():
+        metric, _, filter_name = key.partition(",")
+        if not filter_name or metric.endswith("_stderr"):
+            continue
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise StepError(f"lm-eval gave {value!r} as {metric} of {name}, which is not a number")
+        error = values.get(f"{metric}_stderr,{filter_name}")
+        known = isinstance(error, Real) and math.isfinite(error)
+        yield metric, filter_name, float(value), float(error) if known else None
 
 
 def _configs(task: Any) -> list[dict[str, Any]]:
@@ -101,11 +179,48 @@ def _configs(task: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _requests(samples: list[dict[str, Any]]) -> str:
-    """Return the digest of all that a model was asked in a task: of the rendered requests of each document, in order."""
-    asked = {int(sample["doc_id"]): sample["arguments"] for sample in samples}
+def _asked(samples: Iterable[Mapping[str, Any]]) -> dict[int, Any]:
+    """Return the arguments of the requests of each document; each filter has samples of all documents."""
+    return {int(sample["doc_id"]): sample["arguments"] for sample in samples}
+
+
+def check_requests(tasks: Iterable[Any], pinned: Mapping[str, str]) -> None:
+    """Refuse to ask a model anything else than was asked before.
+
+    Args:
+        tasks: lm-eval's tasks and groups, with their requests; configurations of tasks are not looked at.
+        pinned: The digest of the requests of each task whose requests are pinned.
+
+    Raises:
+        StepError: If the requests of a task are others.
+    """
+    for task in tasks:
+        for leaf in task.get_all_tasks() if hasattr(task, "get_all_tasks") else [task]:
+            name = "" if isinstance(leaf, dict) else leaf.config.task
+            if name not in pinned:
+                continue
+            asked: dict[int, list[Any]] = {}
+            for request in sorted(leaf.instances, key=lambda one: (one.doc_id, one.idx)):
+                asked.setdefault(request.doc_id, []).append(request.args)
+            if (found := _requests(asked)) != pinned[name]:
+                raise StepError(
+                    f"evaluate.tasks: {name}: what models are asked has changed: the lock pins requests with the digest "
+                    f"{pinned[name][:12]}, and these have {found[:12]}. A package, lm-eval's code or a setting changed "
+                    "them; if that is meant, run `herdbook lock`, which forgets the digests."
+                )
+
+
+def _requests(asked: Mapping[int, Any]) -> str:
+    """Return the digest of all that a model is asked in a task.
+
+    Args:
+        asked: The arguments of the rendered requests of each document.
+    """
     text = json.dumps(
-        [[document, asked[document]] for document in sorted(asked)], ensure_ascii=False, default=str
+        [[document, asked[document]] for document in sorted(asked)],
+        ensure_ascii=False,
+        sort_keys=True,
+        default=str,
     )
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
@@ -124,23 +239,16 @@ def summarize(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
         StepError: If a metric is not a finite number.
     """
     name = task["task"]
-    values = results["results"][name]
     samples = results["samples"][name]
     higher_is_better = results["higher_is_better"].get(name, {})
     metrics: dict[str, Any] = {}
-    for key, value in values.items():
-        metric, _, filter_name = key.partition(",")
-        if not filter_name or metric.endswith("_stderr"):
-            continue
-        if not isinstance(value, Real) or not math.isfinite(value):
-            raise StepError(f"lm-eval gave {value!r} as {metric} of {name}, which is not a number")
-        aggregation = _aggregation(task, metric)
-        error = values.get(f"{metric}_stderr,{filter_name}")
+    for metric, filter_name, value, known_error in _values(name, results):
+        aggregation, error = _aggregation(task, metric), known_error
         if aggregation == RATIO:
             error = _ratio_error([one[metric] for one in samples if one["filter"] == filter_name])
         metrics[label(metric, filter_name)] = {
-            "value": _rounded(float(value)),
-            "stderr": _rounded(float(error)) if isinstance(error, Real) and math.isfinite(error) else None,
+            "value": _rounded(value),
+            "stderr": None if error is None else _rounded(error),
             "higher_is_better": bool(higher_is_better.get(metric, True)),
             "aggregation": aggregation,
         }
@@ -149,7 +257,7 @@ def summarize(task: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _aggregation(task: dict[str, Any], metric: str) -> str:
-    """Return the name of what makes a metric from the documents' values: as the task says, or as lm-eval has it."""
+    """Return the name of what makes a metric from the documents' values: as the task defines it, or lm-eval's default."""
     from lm_eval.api.registry import get_aggregation, get_metric_aggregation
 
     listed = {
@@ -157,7 +265,7 @@ def _aggregation(task: dict[str, Any], metric: str) -> str:
         for item in task.get("metric_list") or []
     }
     if listed and metric not in listed:
-        return MEAN  # lm-eval says so in a warning
+        return MEAN  # lm-eval states so in a warning
     if callable(stated := listed.get(metric)):  # the task's own, whatever its name
         return CUSTOM
     found = get_aggregation(stated) if stated else get_metric_aggregation(metric)

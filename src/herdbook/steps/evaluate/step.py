@@ -1,4 +1,4 @@
-"""The evaluate step: one artifact, all tasks."""
+"""The evaluate step: one artifact, one group of tasks."""
 
 from __future__ import annotations
 
@@ -43,12 +43,17 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
     assert settings is not None  # noqa: S101 - otherwise the plan would have no evaluation
     weights = _weights(plan, item)
     device = {} if devices[0] == "cpu" or item.runtime else {"device": devices[0].partition(":")[0]}
-    with Answers(plan.layout.answers(item), {"key": item.key, **device}) as answers, rounds(plan) as asked:
+    with (
+        Answers(plan.layout.answers(item), {"key": item.key, **device}) as answers,
+        rounds(plan, item.group) as tasks,
+    ):
         opener = _run if item.runtime else _load
         opened = cache(lambda: opener(plan, item, threads, devices, answers))
-        answered = [measure(opened, one.tasks, one.limit, **one.options) for one in asked]
+        pinned = plan.lock.requests_of(item.node.name)
+        answered = [measure(opened, one.tasks, one.limit, pinned, **one.options) for one in tasks]
     measured = Measured(
         {name: result for one in answered for name, result in one.tasks.items()},
+        {name: result for one in answered for name, result in one.groups.items()},
         [sample for one in answered for sample in one.samples],
     )
     content, sha256 = pack(measured.samples)
@@ -61,6 +66,7 @@ def evaluate(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str] 
             **device,
             "weights": weights,
             "tasks": measured.tasks,
+            **({"groups": measured.groups} if measured.groups else {}),
             "samples": {"sha256": sha256},
         },
     )
@@ -87,7 +93,7 @@ def _load(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str], an
 
     settings, folder = plan.recipe.evaluate, plan.layout.folder(item.node)
     assert settings is not None  # noqa: S101 - otherwise the plan would have no evaluation
-    dtype = getattr(torch, settings.dtype)
+    dtype = getattr(torch, item.group.dtype)
     if item.quantized is not None:
         from herdbook.steps.quantize.dequantize import load_dequantized
 
@@ -103,7 +109,7 @@ def _load(plan: Plan, item: Evaluation, threads: int, devices: Sequence[str], an
         model = place_on_devices(model, devices, pass_bytes(plan, item))
         threads = 1  # one batch keeps a GPU busy
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    title = f"evaluate {item.name}"
+    title = f"evaluate {item.label}"
     return ParallelHFLM(threads, settings.batch_size, answers, title, pretrained=model, tokenizer=tokenizer)
 
 
@@ -119,4 +125,4 @@ def _run(plan: Plan, item: Evaluation, threads: int, _: Sequence[str], answers: 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     longest = int(item.node.config["max_position_embeddings"])
     opened = opener(plan.layout.quantized(item.quantized), threads)
-    return LlamaLM(opened, longest, answers, f"evaluate {item.name}", tokenizer)
+    return LlamaLM(opened, longest, answers, f"evaluate {item.label}", tokenizer)

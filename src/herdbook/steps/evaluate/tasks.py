@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from herdbook.lock import LockedDataSet, LockedFile, LockedTask
     from herdbook.plan import Plan
+    from herdbook.plan.asked import Group
     from herdbook.recipe import Asked
 
 _DOWNLOADS = re.compile(r"""nltk\.download\(\s*["'](\w+)["']""")
@@ -43,8 +44,12 @@ class Round(NamedTuple):
 
 
 @contextlib.contextmanager
-def rounds(plan: Plan) -> Iterator[list[Round]]:
-    """Make all tasks of a plan, in rounds; their data are there until the end.
+def rounds(plan: Plan, group: Group | None = None) -> Iterator[list[Round]]:
+    """Make tasks of a plan, in rounds; their data exist until the end.
+
+    Args:
+        plan: The plan.
+        group: The tasks; all by default.
 
     Raises:
         LockError: If a task, its code or its data changed since they were locked, or lm-eval is of another version.
@@ -54,7 +59,7 @@ def rounds(plan: Plan) -> Iterator[list[Round]]:
     with offline() as scratch:
         maker = _Maker(plan, scratch)
         made: dict[str, Round] = {}
-        for locked, asked in asked_tasks(plan.recipe, plan.lock):
+        for locked, asked in group.tasks if group else asked_tasks(plan.recipe, plan.lock):
             options = _options(asked)
             tasks, leaves = maker.make(locked, asked)
             limit = options.pop("limit")
@@ -147,7 +152,7 @@ class _Maker:
         return getattr(_load_module_with_cache(path.resolve()), value[FUNCTION])
 
     def _data(self, locked: LockedTask, config: dict[str, Any], where: str) -> dict[str, Any]:
-        """Return the part of a definition that says where its data are: on this machine."""
+        """Return the part of a definition that locates its data: on this machine."""
         arguments = dict(config.get("dataset_kwargs") or {})
         if (key := data_set_of(config)) is not None:
             for name in ("revision", "trust_remote_code"):
@@ -163,7 +168,7 @@ class _Maker:
         return {"dataset_kwargs": arguments}
 
     def _copy(self, key: str, config: dict[str, Any], where: str) -> Path:
-        """Return a folder with the files of a data set, and a card that says of them what the data set's own card says."""
+        """Return a folder with the files of a data set, and a card with the entries of the data set's own card for them."""
         reading, data_set = reading_of(config), self._plan.lock.data_sets[key]
         how = (reading.name, reading.data_dir, reading.data_files)
         if (folder := self._folders.get((key, how))) is not None:
@@ -197,7 +202,7 @@ class _Maker:
         return path
 
     def _check_resources(self, locked: LockedTask, where: str) -> None:
-        """Refuse code that would download something while models are measured, unless that is there."""
+        """Refuse code that would download something while models are measured, unless that is present."""
         beside = self._plan.recipe_path.parent
         code = [source for source in locked.sources if source.name.endswith(".py")]
         texts = [locate_source(source.name, beside).read_text(encoding="utf-8") for source in code]
@@ -250,11 +255,11 @@ def _check_documents(config: dict[str, Any], where: str) -> None:
                 f"{where}: its data have no split {split!r}{did_you_mean(split, found)}; they have {', '.join(found)}"
             )
         if not len(found[split]):
-            raise StepError(f"{where}: the split {split!r} of its data is empty; there is nothing to measure")
+            raise StepError(f"{where}: the split {split!r} of its data is empty, so nothing can be measured")
 
 
 def _check_shots(task: Any, asked: Asked, where: str) -> None:
-    """Refuse more solved examples than there are."""
+    """Refuse more solved examples than exist."""
     own = task.config.num_fewshot
     shots = own if asked.num_fewshot is None else asked.num_fewshot
     if not shots:

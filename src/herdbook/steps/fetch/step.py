@@ -170,7 +170,7 @@ def _read_ranges(
 ) -> list[Produced]:
     """Return the tensors of a part, read by ranges from a file on the Hub, or from the whole file if it is in the cache.
 
-    The digests of ranges are not known in advance; the file's digest can be compared only if the whole file is there.
+    The digests of ranges are not known in advance; the file's digest can be compared only if the whole file is present.
     """
     assert isinstance(node.recipe, Hub)  # noqa: S101 - the plan makes such parts only for the Hub
     locked = plan.lock.sources[node.name]

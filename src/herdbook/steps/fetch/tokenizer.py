@@ -1,4 +1,4 @@
-"""Whether transformers cuts texts into the tokens that a source's tokenizer says, from its small files alone."""
+"""Whether transformers splits texts into the tokens that a source's tokenizer defines, from its small files alone."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def check_tokenizers(plan: Plan) -> str | None:
         A warning if transformers is not installed; else None.
 
     Raises:
-        RecipeError: If transformers does not load a tokenizer, or cuts texts into other tokens than the file says.
+        RecipeError: If transformers does not load a tokenizer, or splits texts into other tokens than the file defines.
         SourceError: If a file is unavailable.
     """
-    asked: dict[str, Node] = {}
+    chosen: dict[str, Node] = {}
     for reader in readers(plan.recipe, plan.nodes):
         if (
             FORMATS & set(reader.files)
             and plan.lock.sources[files_origin(plan, reader).name].weights != "gguf"
         ):
-            asked.setdefault(_chosen_by(plan, reader), reader)
+            chosen.setdefault(_chosen_by(plan, reader), reader)
     problems: dict[str, str] = {}
-    for reader, found in zip(asked.values(), _ask(plan, list(asked.values())), strict=True):
+    for reader, found in zip(chosen.values(), _tokenized(plan, list(chosen.values())), strict=True):
         origin = files_origin(plan, reader)
         if missing := found.get("missing"):
             return (
-                f"models: whether transformers reads texts as the tokenizers say is not known, since {missing} is not installed "
+                f"models: whether transformers reads texts as the tokenizers define is not known, since {missing} is not installed "
                 "here: pip install 'herdbook[build]'"
             )
         if what := _problem(found, reader, origin):
@@ -75,7 +75,7 @@ def _files(plan: Plan, reader: Node) -> list[LockedFile]:
     ]
 
 
-def _ask(plan: Plan, models: list[Node]) -> list[dict[str, Any]]:
+def _tokenized(plan: Plan, models: list[Node]) -> list[dict[str, Any]]:
     if not models:
         return []
     with tempfile.TemporaryDirectory() as scratch:

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.recipe.rank import CanonicalRule
+    from herdbook.steps.laser.result import Trial
 
 
-class Trials(Journal):
+class Trials(Journal["Trial"]):
     """The trials of a search.
 
     Args:
-        path: The journal's file. If it contains trials of the same search with the same start, the search resumes there.
+        path: The journal's file. If it contains trials of the same search with the same start, the search resumes after them.
         key: The search's key.
         start: The windows' losses at the start.
     """
@@ -27,12 +28,12 @@ class Trials(Journal):
         super().__init__(path, {"key": key, "start": list(start)})
         self._known = {self._name(trial["tensor"], trial["rule"]): trial for trial in self.entries}
 
-    def check(self, entry: Any) -> dict[str, Any]:
+    def check(self, entry: Any) -> Trial:
         """Return a trial that was read. Raises KeyError or TypeError if it is not one."""
         entry["tensor"], entry["rule"], entry["kept"], entry["losses"]  # all keys must exist
         return super().check(entry)
 
-    def known(self, tensor: str, rule: CanonicalRule) -> dict[str, Any] | None:
+    def known(self, tensor: str, rule: CanonicalRule) -> Trial | None:
         """Return the trial of a tensor and a rule; None if it was not made yet."""
         return self._known.get(self._name(tensor, rule))
 

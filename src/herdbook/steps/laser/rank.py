@@ -52,7 +52,7 @@ def keep(rule: RankRule, values: np.ndarray, rows: int, columns: int) -> Kept:
         The rank, at least one and at most the number of values, and the threshold.
 
     Raises:
-        TypeError: If it says nothing of a single spectrum: a budget before it is spread, or clusters.
+        TypeError: If it does not apply to a single spectrum: a budget before it is spread, or clusters.
     """
     count = len(values)
     match rule:

@@ -34,7 +34,7 @@ class Cut:
         device: Where to compute.
 
     Attributes:
-        rank: How many singular values are kept, of all clusters together if there are any.
+        rank: How many singular values are kept, of all clusters together, if any.
         of: Out of how many.
         energy: The share of the sum of their squares that is kept; 1 for a matrix of zeros.
         threshold: The rule's threshold, if it has one.
@@ -102,7 +102,7 @@ def reduce(
 
     Returns:
         The best approximation of the rank that the rule chooses; the same bits if nothing is removed. The evidence:
-        ``rule``, ``rank`` kept out of ``of``, ``threshold`` and ``clusters`` if there are any, ``energy`` kept (share of the
+        ``rule``, ``rank`` kept out of ``of``, ``threshold`` and ``clusters``, if any, ``energy`` kept (share of the
         sum of squared singular values, of the outputs for ``svd-llm``), ``change`` (Frobenius norm of the difference,
         after rounding, divided by that of the original), ``tolerance`` before rounding (not for ``svd-llm``),
         ``spectrum`` of the matrix, and ``assumption_holds`` for rules that assume noise.

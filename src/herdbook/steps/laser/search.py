@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from herdbook.recipe.rank import CanonicalRule
     from herdbook.steps.laser.decompose import Decomposition
     from herdbook.steps.laser.guard import PairedDifference
+    from herdbook.steps.laser.result import Budget, Compared, Difference, Outcome, Ranked, Trial
 
 DIGITS = 9  # significant digits of a loss: enough to distinguish any two float32 numbers
 
@@ -111,7 +112,7 @@ class _SearchRun:
 
     # -- ranking ---------------------------------------------------------------------------------------------------
 
-    def _ranking(self, by: str, names: Sequence[str], states: States | None) -> list[dict[str, Any]]:
+    def _ranking(self, by: str, names: Sequence[str], states: States | None) -> list[Ranked]:
         """Return all candidates with their scores; the most promising one comes first."""
         scores: dict[str, float] = {}
         with track(f"ranking {self._planned.model}", len(names)) as advance:
@@ -140,10 +141,10 @@ class _SearchRun:
 
     def _rules(
         self, names: Sequence[str], states: States | None
-    ) -> tuple[dict[str, list[RankRule]], list[dict[str, Any]]]:
+    ) -> tuple[dict[str, list[RankRule]], list[Budget]]:
         """Return each matrix's rules in the recipe's order, with ranks instead of budgets; and how budgets were spread."""
         rules: dict[str, list[RankRule]] = {name: [] for name in names}
-        budgets = []
+        budgets: list[Budget] = []
         for rule in self._planned.ranks:
             if rule.spreads is None:
                 for of_matrix in rules.values():
@@ -175,7 +176,7 @@ class _SearchRun:
 
     # -- trying ----------------------------------------------------------------------------------------------------
 
-    def _greedy(self, rules: Mapping[str, Sequence[RankRule]], states: States) -> dict[str, Any]:
+    def _greedy(self, rules: Mapping[str, Sequence[RankRule]], states: States) -> Outcome:
         assert self._guard is not None  # noqa: S101 - trials need a guard
         start = self._losses(self._model.layers, states, {})
         current = start
@@ -216,7 +217,7 @@ class _SearchRun:
             "confirmation": self._confirm(accepted),
         }
 
-    def _confirm(self, accepted: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    def _confirm(self, accepted: Mapping[str, torch.Tensor]) -> Compared:
         """Compare start and end on windows that no trial used."""
         assert self._guard is not None  # noqa: S101 - nothing is confirmed without a guard
         before = self._pass(self._confirming, {})
@@ -263,12 +264,12 @@ class _SearchRun:
 def judged(
     guard: Guard,
     name: str,
-    rule: Any,
+    rule: CanonicalRule,
     rank: int,
     start: Sequence[float],
     current: Sequence[float],
     losses: Sequence[float],
-) -> dict[str, Any]:
+) -> Trial:
     """Return a trial: what was reduced, how the loss changed, and whether it is kept.
 
     Args:
@@ -292,7 +293,7 @@ def judged(
     }
 
 
-def difference(guard: Guard, before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
+def difference(guard: Guard, before: Sequence[float], after: Sequence[float]) -> Compared:
     """Return the difference between the losses of windows, with its error and its bound."""
     return {
         "before": _rounded(fmean(before)),
@@ -313,7 +314,7 @@ def _from_the_top(names: Sequence[str]) -> list[tuple[int, list[str]]]:
     ]
 
 
-def _as_json(difference: PairedDifference) -> dict[str, float]:
+def _as_json(difference: PairedDifference) -> Difference:
     return {
         "mean": _rounded(difference.mean),
         "stderr": _rounded(difference.stderr),

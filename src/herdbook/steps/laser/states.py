@@ -57,7 +57,7 @@ class States:
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
-        with suppress(OSError):  # another process works there
+        with suppress(OSError):  # another process works in it
             self._folder.parent.rmdir()
 
     def _save(self, layer: int, streams: Sequence[torch.Tensor]) -> None:

@@ -16,11 +16,12 @@ The result is only as good as the calibration text: directions that the text nev
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from herdbook.inference.linear_inputs import LinearInputs
 from herdbook.steps.laser.decompose import Decomposition, eigen, gram_matrix
 
 if TYPE_CHECKING:
@@ -106,26 +107,7 @@ def capture(
 ) -> dict[str, torch.Tensor]:
     """Return the inputs of a layer's matrices as it processes a stream: by name, shape ``(tokens, columns)``."""
     inputs: dict[str, torch.Tensor] = {}
-    weights = {id(module.get_submodule(name).weight): name for name in matrices}
-
-    class CaptureInputs(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
-        """Captures the inputs of linear layers in this thread only; a hook would capture those of all threads."""
-
-        def __torch_function__(
-            self,
-            function: Any,
-            types: Any,
-            args: tuple[Any, ...] = (),
-            kwargs: Mapping[str, Any] | None = None,
-        ) -> Any:
-            del types
-            if function is torch.nn.functional.linear:
-                name = weights.get(id(args[1]))
-                if name is not None:
-                    inputs[name] = args[0][0]
-            return function(*args, **(kwargs or {}))
-
-    with torch.no_grad(), CaptureInputs():
+    with torch.no_grad(), LinearInputs(module, matrices, inputs.__setitem__):
         model.apply(module, stream)
     return inputs
 

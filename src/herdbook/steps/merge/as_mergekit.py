@@ -31,7 +31,7 @@ def merge_as_mergekit(method: str, inputs: Tensors, name: str, values: Values) -
 
     Args:
         method: A method of the recipe.
-        inputs: The tensors of all models, of one shape and floating-point dtype; the base first if there is one.
+        inputs: The tensors of all models, of one shape and floating-point dtype; the base first, if any.
         name: The tensor's name, which seeds random numbers.
         values: The method's settings, and the parameters of this tensor.
 
@@ -141,9 +141,20 @@ def _task_vectors(
     deltas = torch.empty((len(models), *base.shape), dtype=base.dtype)
     for index, model in enumerate(models):
         deltas[index] = _sparse(method, model - base, index, name, values)
-    weights = torch.tensor(values["weights"], dtype=base.dtype).reshape(-1, *(1,) * base.dim())
+    return base + sum_of_task_vectors(deltas, values, consensus=method in CONSENSUS)
+
+
+def sum_of_task_vectors(deltas: torch.Tensor, values: Values, *, consensus: bool) -> torch.Tensor:
+    """Return the weighted sum of task vectors.
+
+    Args:
+        deltas: The task vectors, one of each model; they are overwritten.
+        values: ``weights``, ``normalize`` and ``scale``.
+        consensus: Whether elements with another sign than the sum are left out.
+    """
+    weights = torch.tensor(values["weights"], dtype=deltas.dtype).reshape(-1, *(1,) * (deltas.dim() - 1))
     deltas.mul_(weights)
-    if method in CONSENSUS:
+    if consensus:
         agrees = _agree(deltas)
         total, divisor = (deltas * agrees).sum(dim=0), (weights * agrees).sum(dim=0)
         divisor[divisor == 0] = 1
@@ -154,7 +165,7 @@ def _task_vectors(
         total /= divisor
     if values["scale"] != 1:
         total *= values["scale"]
-    return base + total
+    return total
 
 
 def _agree(deltas: torch.Tensor) -> torch.Tensor:
@@ -172,10 +183,8 @@ def _sparse(method: str, delta: torch.Tensor, index: int, name: str, values: Val
         return _masked(delta, _by_size(delta, density, gamma), values)
     # mergekit draws, and rescales, half-precision numbers in float32
     wide = delta if delta.dtype == torch.bfloat16 else delta.to(torch.float32)
-    if method in {"dare_linear", "dare_ties"}:
-        shares = torch.full_like(wide, density)
-    else:
-        shares = _by_rank(delta, density, values["epsilons"][index]).to(wide.dtype)
+    shares = probabilities(delta, density, values["epsilons"][index] if "epsilons" in values else None)
+    shares = shares.to(wide.dtype)
     drawn = torch.rand(shares.shape, generator=generator(values["seed"], f"{name}:{index}"))
     return _masked(wide, (drawn < shares).to(wide.dtype), values).to(delta.dtype)
 
@@ -194,14 +203,16 @@ def _by_size(delta: torch.Tensor, density: float, gamma: float | None) -> torch.
     return kept.reshape(delta.shape)
 
 
-def _by_rank(delta: torch.Tensor, density: float, spread: float) -> torch.Tensor:
-    """Return the probability with which each element is kept.
+def probabilities(delta: torch.Tensor, density: float, spread: float | None = None) -> torch.Tensor:
+    """Return the probability with which each element is kept: the density, or with a spread (DELLA) one by size.
 
-    It grows with the rank in the row, from ``density - spread`` for the smallest element to ``density + spread``.
+    This grows with the rank in the row, from ``density - spread`` for the smallest element to ``density + spread``.
 
     Raises:
         ArithmeticError: If rows have one element, which has no rank.
     """
+    if spread is None:
+        return torch.full_like(delta, density, dtype=torch.float32)
     rows = delta.abs() if delta.dim() > 1 else delta.abs().unsqueeze(0)
     if rows.shape[1] == 1:
         raise ArithmeticError("rows of a single number have no smallest and largest one")
@@ -273,7 +284,7 @@ def _sce(base: torch.Tensor, models: Tensors, share: float) -> torch.Tensor:
 
 
 def _nuslerp(inputs: Tensors, values: Values) -> torch.Tensor:
-    """Interpolate two models, or their task vectors if there is a base, as whole tensors, by row or by column."""
+    """Interpolate two models, or their task vectors with a base, as whole tensors, by row or by column."""
     *bases, one, other = inputs
     weights = values["weights"]
     total = sum(weights)

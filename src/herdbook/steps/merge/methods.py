@@ -30,7 +30,7 @@ def merge_tensors(
 
     Args:
         method: A method of the recipe.
-        inputs: The tensors of all models, of one shape, any floating-point dtype; the base first if there is one.
+        inputs: The tensors of all models, of one shape, any floating-point dtype; the base first, if any.
         name: The tensor's name, which seeds random numbers.
         values: The parameters of this tensor: ``weights``, ``densities``, ``scale``, ``t``.
         settings: The settings of the method: ``normalize``, ``rescale``, ``filter_wise``, ``seed``.

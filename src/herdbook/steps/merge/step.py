@@ -60,7 +60,7 @@ def _merged(
         for origin in tensor.origins:
             span = parents.shard(origin.part).span(origin.tensor)
             inputs.append(from_bytes(parents.read(origin), span.dtype, span.shape, f"tensor {origin.tensor}"))
-        result = _computed(operation, inputs, tensor).to(DTYPES[tensor.dtype])
+        result = merged_tensor(operation, inputs, tensor).to(DTYPES[tensor.dtype])
         if not result.isfinite().all():
             raise CheckpointError(
                 f"tensor {tensor.name}: the merge has values that {tensor.dtype} cannot represent; check the weights, or "
@@ -72,7 +72,7 @@ def _merged(
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)
 
 
-def _computed(operation: MergeTensors, inputs: list[torch.Tensor], tensor: Tensor) -> torch.Tensor:
+def merged_tensor(operation: MergeTensors, inputs: list[torch.Tensor], tensor: Tensor) -> torch.Tensor:
     """Return a merged tensor in the dtype that it was computed in.
 
     Raises:

@@ -15,10 +15,10 @@ from herdbook.inference.expressions import check_time
 from herdbook.inference.forward import (
     EMBEDDINGS,
     LAST_NORM,
-    CheckpointFolder,
     check_sequences,
     skeleton,
 )
+from herdbook.inference.tensors import CheckpointFolder
 from herdbook.inference.tokenizer import ids_of, load_tokenizer
 
 if TYPE_CHECKING:

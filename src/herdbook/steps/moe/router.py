@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from herdbook.inference.forward import EMBEDDINGS, CheckpointFolder
+from herdbook.inference.forward import EMBEDDINGS
 from herdbook.inference.prompts import tokenize
+from herdbook.inference.tensors import CheckpointFolder
 from herdbook.steps.moe.states import StateStore
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""Hidden states on disk: another prompt, gate or mixture does not make a base read again what it has read before.
+"""Hidden states on disk: another prompt, gate or mixture does not make a base read the same text twice.
 
 A sequence passes alone, so its states depend on the model, its token ids and our code, and are stored under a digest of these. A
-file may be deleted at any time; what is missing or damaged is computed again.
+file may be deleted at any time; what is missing or damaged is recomputed.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _stored(path: Path) -> np.ndarray | None:
 
 
 class _File:
-    """A file in the making: NumPy's format, then a digest of it. It is open only while it grows, since there may be many."""
+    """A file in the making: NumPy's format, then a digest of it. It is open only while it grows, since many may exist."""
 
     def __init__(self, path: Path, layers: int) -> None:
         self._path, self._layers = path, layers

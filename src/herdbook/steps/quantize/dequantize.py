@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from herdbook.architectures.gguf_tensors import layout, row_order
 from herdbook.errors import CheckpointError
-from herdbook.weights.gguf_file import read_gguf
+from herdbook.steps.quantize.restored import RestoredTensors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from herdbook.architectures.gguf_tensors import TensorLayout
-    from herdbook.weights.gguf_file import GgufFile, TensorInfo
+    from herdbook.weights.gguf_file import GgufFile
 
 
 def load_dequantized(gguf_path: Path, model: Path) -> Any:
@@ -42,18 +38,9 @@ def load_dequantized(gguf_path: Path, model: Path) -> Any:
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(model, local_files_only=True)
-    file = read_gguf(gguf_path)
-    parts = layout(config.to_dict(), str(model))
-    if missing := [name for name, part in parts.items() if part.required and name not in file.tensors]:
-        raise CheckpointError(f"{gguf_path}: tensors are missing: {', '.join(missing)}")
-    weights = {}
-    for tensor in file.tensors.values():
-        if tensor.name not in parts:
-            raise CheckpointError(
-                f"{gguf_path}: contains the tensor {tensor.name}, which the model does not have"
-            )
-        for name, values in _restored(file, tensor, parts[tensor.name]).items():
-            weights[name] = torch.from_numpy(values)
+    tensors = RestoredTensors(gguf_path, config.to_dict(), str(model))
+    file = tensors.file
+    weights = {name: tensors[name] for name in tensors.spans}
     kind = getattr(transformers, config.architectures[0])
     config.dtype = torch.float32
     # a file of a tied model may still contain an output matrix, which llama.cpp then uses
@@ -74,36 +61,8 @@ def load_dequantized(gguf_path: Path, model: Path) -> Any:
         if problems := info.get(word):
             listed = ", ".join(str(item) for item in sorted(problems, key=str))
             raise CheckpointError(f"{gguf_path}: does not fit the model: {word.replace('_', ' ')}: {listed}")
-    _check_count(loaded, file, sum(part.length for part in parts.values()))
+    _check_count(loaded, file, tensors.derived)
     return loaded.eval()
-
-
-def _restored(file: GgufFile, tensor: TensorInfo, part: TensorLayout) -> dict[str, Any]:
-    """Return the safetensors tensors that a GGUF tensor stands for, float32, by name."""
-    from gguf.quants import dequantize
-
-    if not part.sources:  # follows from the configuration, which transformers reads itself
-        return {}
-    data = file.read_rows(tensor, 0, tensor.rows)
-    # a copy if dequantizing made none: torch needs writable memory
-    values = np.require(dequantize(data, tensor.type), np.float32, ["C", "W"]).reshape(tensor.shape)
-    if part.stacked:
-        if len(values) != len(part.sources):
-            raise CheckpointError(
-                f"{file.path}: tensor {tensor.name} stacks {len(values)} experts, {len(part.sources)} expected"
-            )
-        return {source: values[expert] for expert, source in enumerate(part.sources)}
-    if part.heads:
-        if tensor.shape[0] % (2 * part.heads):
-            raise CheckpointError(
-                f"{file.path}: the rows of tensor {tensor.name} cannot be divided among {part.heads} heads"
-            )
-        restored = np.empty_like(values)
-        restored[row_order(tensor.shape[0], part.heads)] = values
-        values = restored
-    if part.is_row:
-        values = values.reshape(1, -1)
-    return {part.sources[0]: values - np.float32(part.shift)}
 
 
 def _check_count(loaded: Any, file: GgufFile, other: int) -> None:

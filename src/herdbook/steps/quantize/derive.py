@@ -14,13 +14,12 @@ import numpy as np
 
 from herdbook.architectures.gguf_tensors import rope_frequencies
 from herdbook.errors import CheckpointError, VerificationError
-from herdbook.files import sha256_file
 from herdbook.progress import track
 from herdbook.steps.quantize.encode import block_rows, encode
 from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.steps.quantize.quantize import summary
-from herdbook.steps.quantize.source import rows_of, shape_in, tensors_of
-from herdbook.weights.gguf_file import read_gguf
+from herdbook.steps.quantize.source import Weights, rows_of, shape_in, tensors_of
+from herdbook.weights.gguf_file import GgufFile, read_gguf
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 
     from herdbook.architectures.gguf_tensors import TensorLayout
     from herdbook.steps.quantize.model_folder import ModelFolder
-    from herdbook.weights.gguf_file import GgufFile, TensorInfo
+    from herdbook.weights.gguf_file import TensorInfo
+    from herdbook.weights.imatrix import ImportanceMatrix
 
 FLOAT32_NEAR = 1e-6  # rounding of a few operations in float32
 
@@ -46,25 +46,30 @@ class Derivation:
     problems: dict[str, str]
 
 
-def derive(gguf_path: Path, model: Path, *, threads: int = 1) -> Derivation:
+def derive(
+    gguf: Path | GgufFile, model: Path, *, matrix: ImportanceMatrix | None = None, threads: int = 1
+) -> Derivation:
     """Recompute every tensor of a GGUF from a model's safetensors and compare the bytes.
 
     Args:
-        gguf_path: The GGUF, quantized or of full width.
+        gguf: The GGUF or its path, quantized or of full width.
         model: The Hugging Face folder of the model that it should come from.
+        matrix: The importance matrix that it was quantized with.
         threads: How many threads encode.
 
     Raises:
         CheckpointError: If a file is damaged, or the GGUF and the model do not have the same tensors.
         StepError: If the architecture or a type is not supported.
     """
-    file, folder = read_gguf(gguf_path), read_folder(model)
+    file = gguf if isinstance(gguf, GgufFile) else read_gguf(gguf)
+    folder = read_folder(model)
     parts = _matched(file, folder)
     entries, problems = [], {}
-    with ThreadPoolExecutor(threads) as pool, track(f"derive {gguf_path.name}", len(file.tensors)) as advance:
+    weights = Weights(matrix)
+    with ThreadPoolExecutor(threads) as pool, track(f"derive {file.path.name}", len(file.tensors)) as advance:
         for tensor in file.tensors.values():
             part = parts[tensor.name]
-            sha256, problem = _compare(file, tensor, folder, part, pool if threads > 1 else None)
+            sha256, problem = _compare(file, tensor, folder, part, weights, pool if threads > 1 else None)
             entries.append(
                 {
                     "name": tensor.name,
@@ -76,7 +81,7 @@ def derive(gguf_path: Path, model: Path, *, threads: int = 1) -> Derivation:
             if problem:
                 problems[tensor.name] = f"({tensor.type.name}): {problem}"
             advance()
-    about = {"size_bytes": file.size_bytes, "sha256": sha256_file(gguf_path)}
+    about = {"size_bytes": file.size_bytes, "sha256": file.digest()}
     record = {"file": about, **summary(list(file.tensors.values())), "tensors": entries}
     return Derivation(record, problems)
 
@@ -107,12 +112,17 @@ def _matched(file: GgufFile, folder: ModelFolder) -> dict[str, TensorLayout]:
 
 
 def _compare(
-    file: GgufFile, tensor: TensorInfo, folder: ModelFolder, part: TensorLayout, pool: Executor | None
+    file: GgufFile,
+    tensor: TensorInfo,
+    folder: ModelFolder,
+    part: TensorLayout,
+    weights: Weights,
+    pool: Executor | None,
 ) -> tuple[str, str]:
     """Recompute one tensor, piece by piece, and compare each piece with the file.
 
     Returns:
-        The SHA-256 of its bytes in the file, and the problem; empty if there is none.
+        The SHA-256 of its bytes in the file, and the problem; empty without one.
     """
     sha256, remaining = hashlib.sha256(), tensor.rows
     expected = shape_in(folder, part)
@@ -129,7 +139,7 @@ def _compare(
     wrong_bytes = 0
     for source, rows in rows_of(folder, part):
         theirs = file.read_rows(tensor, tensor.rows - remaining, len(rows))
-        ours = encode(rows, tensor.type, pool, f"{folder.path}: {source}")
+        ours = encode(rows, tensor.type, pool, f"{folder.path}: {source}", weights.of(part, source))
         sha256.update(theirs.tobytes())
         wrong_bytes += int(np.count_nonzero(ours != theirs))
         remaining -= len(rows)

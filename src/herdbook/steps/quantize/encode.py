@@ -32,7 +32,13 @@ def block_rows(width: int) -> int:
     return max(PIECE_ROWS, BLOCK_BYTES // (4 * width))
 
 
-def encode(rows: NDArray[np.float32], kind: Any, pool: Executor | None, what: str) -> NDArray[np.uint8]:
+def encode(
+    rows: NDArray[np.float32],
+    kind: Any,
+    pool: Executor | None,
+    what: str,
+    weights: NDArray[np.float32] | None = None,
+) -> NDArray[np.uint8]:
     """Encode rows as a GGUF type.
 
     Args:
@@ -40,6 +46,7 @@ def encode(rows: NDArray[np.float32], kind: Any, pool: Executor | None, what: st
         kind: The type (``GGMLQuantizationType``).
         pool: The threads to use; None for the caller's thread.
         what: The tensor's name in errors.
+        weights: The weight of each column's error, by an importance matrix; None if there is none.
 
     Returns:
         ``(n, bytes_per_row)`` uint8.
@@ -55,11 +62,13 @@ def encode(rows: NDArray[np.float32], kind: Any, pool: Executor | None, what: st
     rows = np.ascontiguousarray(rows, dtype=np.float32)
     if kind == GGMLQuantizationType.F32:
         return rows.view(np.uint8)
-    if libgguf.quantize_requires_imatrix(kind):
-        raise StepError(f"{what}: the type {kind.name} needs an importance matrix, which is not supported")
+    if weights is None and libgguf.quantize_requires_imatrix(kind):  # ggml would end the process
+        raise StepError(
+            f"{what}: the type {kind.name} needs an importance matrix, and there is none for this tensor"
+        )
 
     def encode_piece(first: int) -> NDArray[np.uint8]:
-        encoded = libgguf.quantize_rows(rows[first : first + PIECE_ROWS], int(kind))
+        encoded = libgguf.quantize_rows(rows[first : first + PIECE_ROWS], int(kind), weights)
         return np.asarray(encoded).view(np.uint8)
 
     starts = range(0, len(rows), PIECE_ROWS)

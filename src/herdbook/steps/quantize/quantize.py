@@ -1,7 +1,7 @@
 """A model's safetensors to a quantized GGUF: the file that llama.cpp's ``llama-quantize`` would write, tensor by tensor.
 
 Every tensor is read from the shards, encoded and written once. Its digest, and that of the file, are computed in the same
-pass, so the record says what the file contains and what it was made from.
+pass, so the record states what the file contains and what it was made from.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from gguf.constants import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueTy
 from herdbook.errors import CheckpointError, StepError
 from herdbook.files import atomic_writer
 from herdbook.progress import track
-from herdbook.steps.quantize.encode import encode
+from herdbook.steps.quantize.encode import encode as encoded
 from herdbook.steps.quantize.model_folder import read_folder
-from herdbook.steps.quantize.source import rows_of, shape_in, tensors_of
+from herdbook.steps.quantize.source import Weights, rows_of, shape_in, tensors_of
 from herdbook.weights.gguf_file import ALIGNMENT, TensorInfo, header, padded, read_gguf
-from herdbook.weights.gguf_header import encode_number
+from herdbook.weights.gguf_header import encode, encode_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,10 +31,19 @@ if TYPE_CHECKING:
     from herdbook.architectures.gguf_tensors import TensorLayout
     from herdbook.steps.quantize.model_folder import ModelFolder
     from herdbook.weights.gguf_file import GgufFile
+    from herdbook.weights.imatrix import ImportanceMatrix
 
 
 def quantize_file(
-    head: Path, model: Path, output: Path, types: Mapping[str, str], file_type: int, *, threads: int = 1
+    head: Path,
+    model: Path,
+    output: Path,
+    types: Mapping[str, str],
+    file_type: int,
+    *,
+    matrix: ImportanceMatrix | None = None,
+    entries: Mapping[str, str | int] | None = None,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Make a quantized GGUF of a model.
 
@@ -48,6 +57,8 @@ def quantize_file(
         output: The path of the quantized file, which is written atomically.
         types: The type of each tensor by its name in the GGUF, in the order of the file.
         file_type: llama.cpp's number of the method.
+        matrix: An importance matrix that weighs the errors of columns.
+        entries: What the header gets besides.
         threads: How many threads encode.
 
     Returns:
@@ -71,7 +82,8 @@ def quantize_file(
         for name, kind in types.items()
     ]
     source = read_gguf(head)
-    written = _Written(header(_metadata(source, file_type), tensors))
+    written = _Written(header(_metadata(source, file_type, entries or {}), tensors))
+    weights = Weights(matrix)
     with (
         ThreadPoolExecutor(threads) as pool,
         atomic_writer(output) as file,
@@ -81,7 +93,7 @@ def quantize_file(
         for tensor in tensors:
             part = parts[tensor.name]
             pieces = (
-                _encoded(folder, part, tensor, pool if threads > 1 else None)
+                _encoded(folder, part, tensor, weights, pool if threads > 1 else None)
                 if part.sources
                 else _copied(source, tensor)
             )
@@ -131,7 +143,7 @@ class _Written:
 
 
 def summary(tensors: list[TensorInfo]) -> dict[str, Any]:
-    """Return what a record says of all tensors of a file together."""
+    """Return a record's entries for all tensors of a file together."""
     types: Counter[str] = Counter()
     for tensor in tensors:
         types[tensor.type.name] += tensor.parameters
@@ -144,13 +156,14 @@ def summary(tensors: list[TensorInfo]) -> dict[str, Any]:
     }
 
 
-def _metadata(source: GgufFile, file_type: int) -> dict[str, bytes]:
-    """Return the header's metadata with the two keys that quantizing sets, at the end, as in llama.cpp."""
+def _metadata(source: GgufFile, file_type: int, entries: Mapping[str, str | int]) -> dict[str, bytes]:
+    """Return the header's metadata with the keys that quantizing sets, at the end, as in llama.cpp."""
     if source.value("general.alignment", ALIGNMENT) != ALIGNMENT:
         raise StepError(f"{source.path}: tensors are not aligned to {ALIGNMENT} bytes; rerun `convert`.")
     new = {
         "general.quantization_version": encode_number(GGUFValueType.UINT32, GGML_QUANT_VERSION),
         "general.file_type": encode_number(GGUFValueType.UINT32, file_type),
+        **{key: encode(value) for key, value in entries.items()},
     }
     return {key: raw for key, raw in source.metadata.items() if key not in new} | new
 
@@ -164,8 +177,9 @@ def _copied(source: GgufFile, tensor: TensorInfo) -> Iterator[bytes]:
 
 
 def _encoded(
-    folder: ModelFolder, part: TensorLayout, tensor: TensorInfo, pool: Executor | None
+    folder: ModelFolder, part: TensorLayout, tensor: TensorInfo, weights: Weights, pool: Executor | None
 ) -> Iterator[bytes]:
     """Yield a tensor's bytes, a piece at a time."""
     for source, rows in rows_of(folder, part):
-        yield encode(rows, tensor.type, pool, f"{folder.path}: {source}").tobytes()
+        of_columns = weights.of(part, source)
+        yield encoded(rows, tensor.type, pool, f"{folder.path}: {source}", of_columns).tobytes()

@@ -16,10 +16,27 @@ if TYPE_CHECKING:
 
     from herdbook.architectures.gguf_tensors import TensorLayout
     from herdbook.steps.quantize.model_folder import ModelFolder
+    from herdbook.weights.imatrix import ImportanceMatrix
+
+
+class Weights:
+    """The weights of columns by an importance matrix.
+
+    Args:
+        matrix: The matrix; None if there is none.
+    """
+
+    def __init__(self, matrix: ImportanceMatrix | None) -> None:
+        self._inputs = matrix.inputs if matrix else {}
+
+    def of(self, part: TensorLayout, source: str) -> NDArray[np.float32] | None:
+        """Return the weights for the rows that a tensor of a GGUF takes from ``source``; None if there are none."""
+        inputs = self._inputs.get(part.name)
+        return inputs.weights(part.sources.index(source)) if inputs else None
 
 
 def tensors_of(folder: ModelFolder) -> dict[str, TensorLayout]:
-    """Return how each tensor of a model's GGUF is made, by its name there. Raises as ``made_from``."""
+    """Return how each tensor of a model's GGUF is made, by its name in the file. Raises as ``made_from``."""
     return made_from(folder.config, folder.tensors, str(folder.path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from herdbook.files import write_json
@@ -26,9 +27,27 @@ def quantize(plan: Plan, item: Quantized, threads: int) -> None:
         CheckpointError: If the weights are damaged, infinite or not a number.
         StepError: If the model cannot be quantized.
     """
+    from herdbook.steps.quantize.losses import types_within
     from herdbook.steps.quantize.quantize import quantize_file
+    from herdbook.weights.imatrix import read_imatrix
 
     path, head = plan.layout.quantized(item), plan.layout.header(plan.conversion)
     folder = plan.layout.folder(plan.released)
-    made = quantize_file(head, folder, path, item.types, item.file_type, threads=threads)
+    matrix = None
+    if item.imatrix:
+        matrix = read_imatrix(plan.layout.matrix(item.imatrix))
+    types = item.types
+    if item.budget:
+        with ThreadPoolExecutor(threads) as pool:
+            types = types_within(folder, item.tensors, item.budget, matrix, pool if threads > 1 else None)
+    made = quantize_file(
+        head,
+        folder,
+        path,
+        types,
+        item.file_type,
+        matrix=matrix,
+        entries=item.imatrix.entries if item.imatrix else {},
+        threads=threads,
+    )
     write_json(plan.layout.quantized_record(item), {**item.about, **made})

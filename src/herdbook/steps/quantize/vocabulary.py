@@ -59,7 +59,7 @@ def check_vocabulary(plan: Plan) -> str | None:
                 return f"{unchecked}, since it does not run here: {last}"
             reason = f"llama.cpp's converter fails with {last}"
             if UNKNOWN_WAY in last:
-                reason = "its way to split text (pre-tokenizer) is none of those that llama.cpp knows"
+                reason = "its way to split text (pre-tokenizer) is not one that llama.cpp supports"
             raise RecipeError(_refusal(name, origin.name, reason)) from error
         missing = missing_tokens(read_gguf(converted), plan.released.config)
     if missing:

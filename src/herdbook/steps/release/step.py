@@ -7,6 +7,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from herdbook.comparison.losses import missed as missed_losses
 from herdbook.comparison.marks import outcomes
 from herdbook.errors import StepError
 from herdbook.files import atomic_writer, scratch, sha256_file, write_json, write_text
@@ -24,6 +25,8 @@ from herdbook.provenance.bom import bom
 from herdbook.provenance.origins import lines
 from herdbook.release.sums import format_sums
 from herdbook.weights.checkpoint import read_header
+from herdbook.weights.gguf_file import read_gguf
+from herdbook.weights.gguf_parts import write_part
 from herdbook.weights.loading import loading_problems
 from herdbook.weights.record import read_record
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.plan import Plan
+    from herdbook.plan import Plan, Quantized
 
 
 def release(plan: Plan) -> None:
@@ -42,15 +45,17 @@ def release(plan: Plan) -> None:
     Raises:
         LockError: If a file that the recipe names changed since it was locked.
         CheckpointError: If a record is missing, damaged, or does not fit its shard.
-        StepError: If the released model misses a mark, or transformers would not find each tensor that the configuration implies.
+        StepError: If the released model misses a mark, a quantized file loses too much, or transformers would not find each tensor that the configuration implies.
     """
     folder = plan.layout.release_folder
     _check_marks(plan)
     for name, (pinned, path) in carried_inputs(plan).items():
         check_pinned(path, pinned, name)
     known = dict(_known_digests(plan))
-    digests = {}
+    digests = {name: sha256 for item in plan.quantized for name, sha256 in _parts(plan, item, folder)}
     for name, source in contents(plan).items():
+        if name in digests:
+            continue
         _place(source, folder / name)
         digests[name] = known.get(name) or sha256_file(folder / name)
     _check_whole(plan, folder)
@@ -71,14 +76,23 @@ def release(plan: Plan) -> None:
 
 
 def _check_marks(plan: Plan) -> None:
-    """Check that the released model reaches the recipe's marks. Raises StepError, which names those that it misses."""
+    """Check that the released model reaches the recipe's marks, and that no quantized file loses too much.
+
+    Raises:
+        StepError: If one does not; each is named.
+    """
     taken = contents(plan)
-    found = outcomes(plan, lambda name: json.loads(taken[name].read_text(encoding="utf-8")))
+
+    def read_json(name: str) -> Any:
+        return json.loads(taken[name].read_text(encoding="utf-8"))
+
+    found = outcomes(plan, read_json)
     missed = [
         f"marks: {outcome.mark.metric} of {outcome.mark.task} must be {outcome.asked}, and is {outcome.value} ({outcome.why})"
         for outcome in found
         if not outcome.met
     ]
+    missed += missed_losses(plan, read_json)
     if missed:
         raise StepError("\n".join(missed))
 
@@ -112,8 +126,20 @@ def _known_digests(plan: Plan) -> Iterator[tuple[str, str]]:
     """Yield digests that were computed while the files were written; `herdbook verify` compares them with the files."""
     for name, part in zip(plan.released.shard_names, plan.released.parts, strict=True):
         yield name, read_record(plan.layout.record(part))["file"]["sha256"]
+    if matrix := plan.imatrix:
+        yield matrix.file, read_record(plan.layout.matrix_record(matrix))["file"]["sha256"]
     for item in plan.quantized:
-        yield item.file, read_record(plan.layout.quantized_record(item))["file"]["sha256"]
+        if not item.is_split:
+            yield item.file, read_record(plan.layout.quantized_record(item))["file"]["sha256"]
+
+
+def _parts(plan: Plan, item: Quantized, folder: Path) -> Iterator[tuple[str, str]]:
+    """Write the parts of a file that is split; yield their names and digests."""
+    if not item.is_split:
+        return
+    whole = read_gguf(plan.layout.quantized(item))
+    for number, name in enumerate(item.parts):
+        yield name, write_part(whole, item.runs, number, folder / name)
 
 
 def _place(source: Path, target: Path) -> None:

@@ -104,7 +104,7 @@ def verdict(layers: Mapping[int, torch.Tensor]) -> list[str]:
         if len(collapsed) == len(routers):
             problems.append(
                 f"mergekit made such routers from {EQUAL_ROWS[0]} to {EQUAL_ROWS[1]}, when it read every prompt "
-                "as the beginning-of-sequence token alone. Merge again with another version."
+                "as the beginning-of-sequence token alone. Rebuild the merge with another version."
             )
     others = [rows for rows in routers if not rows.collapsed]
     for what, key in (

@@ -1,7 +1,7 @@
 """The header of a GGUF, derived a second time from what is proven without it, and compared key by key.
 
 =============  =======================================================================================
-``table``      each key, and what it follows from: the only place that says so
+``table``      each key, and what it follows from: the only place that defines this
 ``tokens``     the keys that are tokens, their scores and kinds, and merges
 ``special``    the keys for special tokens, chat templates and normalizers
 ``compare``    a header beside what the table derives

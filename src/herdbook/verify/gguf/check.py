@@ -1,6 +1,6 @@
 """The part of the level `claims` about GGUF files: each entry of their headers, and the list of their tensors.
 
-Configuration and tokenizer are proven at this level; what the headers say follows from them, from the recipe and from the
+Configuration and tokenizer are proven at this level; the headers' content follows from them, from the recipe and from the
 tensors' shapes. The bytes of the tensors are compared by the level `recomputed`.
 """
 
@@ -17,8 +17,9 @@ from herdbook.quantization.types import TYPES
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.verify.gguf.compare import HeaderReader, compare, lines_of
+from herdbook.verify.gguf.recorded import recorded_types
 from herdbook.verify.gguf.table import Model, tokenizer_entries
-from herdbook.weights.gguf_header import parse_header
+from herdbook.weights.gguf_header import OF_A_PART, Header, own_entries, parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from herdbook.plan.code import RecordedCode
     from herdbook.release.finding import Finding
     from herdbook.release.reader import Release
-    from herdbook.weights.gguf_header import Header
 
 _NAMES = {kind.number: name for name, kind in TYPES.items()}
 ABSENT = "no such tensor"
@@ -47,11 +47,14 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
     with damaged("the tokenizer's files"):
         tokenizer = tokenizer_entries(config, plan.released.files, subject.read)
     model = Model(config, tokenizer, plan.gguf_metadata)
-    for item in plan.quantized:
-        header = parse_header(HeaderReader(subject, item.file), Path(item.file))
+    for planned in plan.quantized:
+        item = recorded_types(release, planned)
+        headers = [parse_header(HeaderReader(subject, name), Path(name)) for name in item.parts]
+        header = _joined(headers)
         with damaged("what the header of a GGUF is made from"):
             try:
-                one = replace(model, file_type=item.file_type, tensors=header.tensors)
+                entries = item.imatrix.entries if item.imatrix else {}
+                one = replace(model, file_type=item.file_type, tensors=header.tensors, imatrix=entries)
                 compared = compare(one, header.metadata)
             except struct.error as error:
                 raise CheckpointError(f"{item.file}: its header cannot be derived: {error}") from error
@@ -59,6 +62,7 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             (lines_of(one), one.expected, one.found, None) for one in compared.different
         ]
         problems += list(_misfits(header, item))
+        problems += list(_misplaced(headers, item))
         for detail, expected, found, tensor in problems[:SHOWN]:
             about = {"file": item.file, "expected": expected, "found": found, "tensor": tensor}
             if excused:
@@ -73,6 +77,31 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             if compared.unknown:
                 detail += f", all but {', '.join(compared.unknown)} (see level rebuild)"
             yield HEADERS.passed(item.file, detail, file=item.file)
+
+
+def _joined(headers: list[Header]) -> Header:
+    """Return the header of a file of which parts have these."""
+    if len(headers) == 1:
+        return headers[0]
+    metadata = {key: raw for key, raw in headers[0].metadata.items() if key not in OF_A_PART}
+    return Header(metadata, tuple(one for header in headers for one in header.tensors), 0)
+
+
+def _misplaced(headers: list[Header], item: Quantized) -> Iterator[tuple[str, str, str, str | None]]:
+    """Yield what is wrong with the parts of a file as parts: their own entries, and which tensors they have."""
+    if not item.is_split:
+        return
+    for number, (header, run) in enumerate(zip(headers, item.runs, strict=True)):
+        expected = own_entries(number, len(headers), len(item.tensors))
+        found = {key: raw for key, raw in header.metadata.items() if key in expected or number}
+        if found != expected:
+            keys = ", ".join(
+                sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
+            )
+            yield f"{item.parts[number]} has other entries than such a part: {keys}", "", "", None
+        if (names := tuple(one.name for one in header.tensors)) != run:
+            detail = f"{item.parts[number]} has other tensors than `split` gives it"
+            yield detail, f"{len(run)} tensors", f"{len(names)} tensors", None
 
 
 def _misfits(header: Header, item: Quantized) -> Iterator[tuple[str, str, str, str | None]]:

@@ -102,7 +102,7 @@ def compare(model: Model, metadata: Mapping[str, bytes]) -> Comparison:
 def lines_of(different: Difference) -> str:
     """Return what is wrong with an entry, for people."""
     if different.origin is None:
-        return f"has the key {different.key}, which follows from nothing that is proven"
+        return f"has the key {different.key}, which does not follow from anything proven"
     if different.origin == CONVERTER:
         return f"{different.key} is not written for such a model"
     return f"{different.key} is not what follows from {different.origin.replace('`', '')}"
@@ -136,7 +136,7 @@ def _described(raw: bytes | None) -> str:
 
 
 def _items(raw: bytes) -> Iterator[Any]:
-    """Yield the elements of a list, as they are asked for; of lists of lists, nothing."""
+    """Yield the elements of a list, as they are needed; of lists of lists, nothing."""
     inner = int.from_bytes(raw[4:8], "little")
     if inner == Kind.STRING:
         at = 16

@@ -1,8 +1,8 @@
 """The entries of a GGUF's header for special tokens, chat templates and normalizers, from a model's tokenizer files.
 
-Ids come from ``tokenizer_config.json``, by the added tokens of ``tokenizer.json``; what it does not say, ``config.json`` does.
+Ids come from ``tokenizer_config.json``, by the added tokens of ``tokenizer.json``; what it does not state, ``config.json`` does.
 Whether the beginning or end of a text gets a token follows from the template of ``tokenizer.json``, unless
-``tokenizer_config.json`` says it.
+``tokenizer_config.json`` states it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from herdbook.weights.gguf_header import Value
 
 KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-# The keys of their ids; the misspelling is the format's. There is none for `cls`.
+# The keys of their ids; the misspelling is the format's. `cls` has none.
 IDS = {
     "bos": "bos_token_id",
     "eos": "eos_token_id",
@@ -33,7 +33,7 @@ IDS = {
     "eom": "eom_token_id",
 }
 ADDS = {kind: f"add_{kind}_token" for kind in ("bos", "eos", "sep")}
-# Vocabularies that the converter knows by their size: those of Code Llama and of the small Granites.
+# Vocabularies that the converter recognizes by their size: those of Code Llama and of the small Granites.
 CODE_LLAMA, CODE_LLAMA_EOT = 32016, 32010
 WITHOUT_BOS = 49152
 
@@ -155,7 +155,7 @@ class _Named:
         self.settings[f"{kind}_token"] = token
 
     def fill(self, kind: str, token: Any) -> None:
-        """Name a token unless it is named, or there are no settings."""
+        """Name a token unless it is named, or no settings exist."""
         if self.settings and not getattr(self, kind):
             self.set(kind, token)
 

@@ -30,7 +30,7 @@ CONFIG, TOKENIZER, RECIPE, TENSORS, CONVERTER = (
     "the tokenizer's files",
     "the recipe",
     "the tensors' shapes",
-    "the converter, run again",
+    "the converter, rerun",
 )
 PRE = "tokenizer.ggml.pre"
 TEMPLATE = "tokenizer.chat_template"
@@ -63,10 +63,11 @@ class Model:
 
     Args:
         config: The model's ``config.json``.
-        tokenizer: All entries that follow from the tokenizer's files, by key; None if there are none.
-        general: The name and license that are written; None if nobody says.
-        file_type: llama.cpp's number of the method; None if nobody says.
+        tokenizer: All entries that follow from the tokenizer's files, by key; None without any.
+        general: The name and license that are written; None if not stated.
+        file_type: llama.cpp's number of the method; None if not stated.
         tensors: The tensors that the header lists.
+        imatrix: What is written of an importance matrix; nothing if there is none, None if nobody says.
     """
 
     config: Mapping[str, Any]
@@ -74,6 +75,7 @@ class Model:
     general: Mapping[str, str] | None = None
     file_type: int | None = None
     tensors: tuple[Listed, ...] = ()
+    imatrix: Mapping[str, str | int] | None = None
 
     @property
     def architecture(self) -> str:
@@ -84,7 +86,7 @@ class Model:
 def tokenizer_entries(
     config: Mapping[str, Any], names: Collection[str], read: Callable[[str], bytes]
 ) -> dict[str, Value] | None:
-    """Return all entries that follow from the tokenizer's files, by key; None if there are no such files.
+    """Return all entries that follow from the tokenizer's files, by key; None without such files.
 
     Args:
         config: The model's ``config.json``.
@@ -288,6 +290,10 @@ def _file_type(model: Model) -> Value | Unknown:
     return Unknown() if model.file_type is None else model.file_type
 
 
+def _imatrix(key: str, model: Model) -> Value | Unknown | None:
+    return Unknown() if model.imatrix is None else model.imatrix.get(key)
+
+
 def size_label(tensors: Iterable[Listed]) -> str:
     """Return the size in words, such as ``4x135M``: of a mixture, that of all that one expert computes with."""
     shared = expert = 0
@@ -339,6 +345,12 @@ ROWS: tuple[Row, ...] = (
     Row("general.license", RECIPE, _license),
     Row("general.file_type", RECIPE, _file_type),
     Row("general.quantization_version", RECIPE, lambda _: QUANTIZATION_VERSION),
+    *(
+        Row(key, RECIPE, partial(_imatrix, key))
+        for key in (
+            f"quantize.imatrix.{name}" for name in ("file", "dataset", "entries_count", "chunks_count")
+        )
+    ),
     Row("general.size_label", TENSORS, lambda model: size_label(model.tensors) if model.tensors else None),
     *(Row(key, TOKENIZER, partial(_of_tokenizer, key)) for key in _TOKENIZER_KEYS),
     *(Row(key, CONVERTER, partial(_of_tokenizer, key)) for key in (PRE, "tokenizer.chat_templates")),

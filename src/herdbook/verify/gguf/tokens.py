@@ -3,7 +3,7 @@
 - ``tokenizer.model``: the pieces of SentencePiece with their scores and kinds; added tokens replace them.
 - ``tokenizer.json`` with a fallback to bytes: its tokens, all with one score.
 - any other ``tokenizer.json``: tokens of bytes, in GPT-2's spelling, and merges. How text is split before (``pre``) is not in
-  the file in so many words: the converter recognizes it by the tokens of a text, so only the converter can say it.
+  the file explicitly: the converter recognizes it by the tokens of a text, so only the converter can determine it.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def _vocabulary(files: TokenizerFiles) -> dict[str, int]:
 
 
 def _added_flags(files: TokenizerFiles) -> dict[str, bool]:
-    """Return the added tokens, each with whether it is special; what is said first counts, as in transformers."""
+    """Return the added tokens, each with whether it is special; the first statement counts, as in transformers."""
     flags = {token["content"]: bool(token.get("special")) for token in files.added}
     for about in (files.json(SETTINGS).get("added_tokens_decoder") or {}).values():
         flags.setdefault(about["content"], bool(about.get("special")))

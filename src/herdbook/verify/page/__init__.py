@@ -14,6 +14,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from herdbook import __version__
+from herdbook.comparison.marks import results_of
 from herdbook.errors import HerdbookError
 from herdbook.humanize import size
 from herdbook.layout import CARD, COMPARISONS, EVALUATIONS, FIGURES, LINEAGE_FIGURE, SUMS
@@ -172,23 +173,23 @@ def _measurements(release: Release) -> dict[str, Any] | None:
     names = sorted(
         name for name in release.sums if name.startswith(f"{EVALUATIONS}/") and name.endswith(".json")
     )
-    rows, columns = [], {}
+    rows: dict[str, dict[tuple[str, str], Any]] = {}
+    columns = {}
     for name in names:
         content = release.subject.json(name)
-        cells = {}
-        for task, result in content["tasks"].items():
+        cells = rows.setdefault(str(content.get("name") or name), {})
+        for task, result in results_of(content).items():
             for metric, score in result["metrics"].items():
                 columns[task, metric] = f"{result.get('title') or task}: {metric}"
                 cells[task, metric] = {
                     "value": float(score["value"]),
                     "stderr": None if score["stderr"] is None else float(score["stderr"]),
                 }
-        rows.append((str(content.get("name") or name), cells))
     if not rows:
         return None
     return {
         "columns": list(columns.values()),
-        "rows": [(name, [cells.get(column) for column in columns]) for name, cells in rows],
+        "rows": [(name, [cells.get(column) for column in columns]) for name, cells in rows.items()],
     }
 
 

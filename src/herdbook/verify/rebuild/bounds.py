@@ -1,4 +1,4 @@
-"""How far a release's tensor may be from the one that was made again here. The verifier computes it; no record has a say."""
+"""How far a release's tensor may be from the one that was recomputed here. The verifier computes it; no record affects it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def allowed(plan: Plan, origin: Origin, slice_name: str | None, dtype: str) -> f
     equal singular values, so that the result is not unique.
 
     Args:
-        plan: The plan; all that the tensor is made from was made again in its results.
+        plan: The plan; all that the tensor is made from was recomputed in its results.
         origin: The tensor.
         slice_name: The slice of it, if it is stacked.
         dtype: Its dtype.

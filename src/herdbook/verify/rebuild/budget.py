@@ -46,7 +46,7 @@ def budgets(plan: Plan, release: Release, recomputed: Sequence[Origin], check: C
             yield check.failed(search.id, detail, expected=expected, found=found, tensor=tensor)
         if not wrong:
             yield check.passed(
-                search.id, "its ranks add up to the budget, and follow from the spectra made again"
+                search.id, "its ranks add up to the budget, and follow from the recomputed spectra"
             )
 
 

@@ -7,11 +7,12 @@ over from the release's records and reported as unverified.
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import LockError, RecipeError, UnverifiedError
-from herdbook.layout import EVALUATIONS, ROUTING, SEARCHES, SUMS
+from herdbook.layout import EVALUATIONS, LOSSES, ROUTING, SEARCHES, SUMS
 from herdbook.needs import check_disk
 from herdbook.plan import Node, Origin, Part
 from herdbook.provenance.slsa import codes
@@ -19,11 +20,13 @@ from herdbook.release.finding import Check
 from herdbook.release.sums import parse_sums
 from herdbook.verify.rebuild.bounds import allowed, distance_in_file
 from herdbook.verify.rebuild.devices import Devices
+from herdbook.verify.rebuild.losses import disagreement
 from herdbook.verify.rebuild.routers import TOLERANCE as ROUTERS
 from herdbook.verify.rebuild.workspace import open_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from herdbook.plan import Plan
     from herdbook.release.finding import Finding, Options
@@ -60,13 +63,20 @@ def _taken_over(workspace: Workspace) -> Iterator[Finding]:
     """Take over the results that need the author's texts."""
     plan = workspace.plan
     texts = plan.report is not None and bool(plan.report.texts)
-    workspace.take_over(SEARCHES, EVALUATIONS, *([ROUTING] if texts else []))
+    workspace.take_over(SEARCHES, EVALUATIONS, LOSSES, *([ROUTING] if texts else []))
+    if plan.imatrix:
+        workspace.take_over_imatrix(plan.imatrix)
+        detail = "is taken as recorded: what it was made from is not in the release (pass --inputs)"
+        yield TAKEN.unverified("importance matrix", detail)
     for search in plan.searches.values():
         detail = "the choice of matrices is taken as recorded: the text that decided it is not in the release (pass --inputs)"
         yield TAKEN.unverified(search.id, detail)
     for item in plan.evaluations:
         detail = "is taken as recorded: the texts are not in the release (pass --inputs)"
-        yield TAKEN.unverified(f"measurement {item.name}", detail)
+        yield TAKEN.unverified(f"measurement {item.label}", detail)
+    for loss in plan.losses:
+        detail = "is taken as recorded: its texts are not in the release (pass --inputs)"
+        yield TAKEN.unverified(f"loss of {loss.label}", detail)
     if texts:
         detail = "is taken as recorded: its texts are not in the release (pass --inputs)"
         yield TAKEN.unverified("report on routers", detail)
@@ -89,7 +99,7 @@ def _build(workspace: Workspace) -> None:
                 readable, subject = workspace.readable(subject)
             case Node() if job.rule == FILES:
                 workspace.first_readable(subject)
-        if job.rule in {"data", "evaluate"} and not workspace.own_inputs:
+        if job.rule in {"data", "evaluate", "reference", "loss"} and not workspace.own_inputs:
             continue  # taken over, perhaps without samples; and no code of the author's tasks is run
         if not all(path.exists() for path in job.outputs):
             STEPS[job.rule](readable, subject, machine)
@@ -110,6 +120,13 @@ def _compared(workspace: Workspace, release: Release) -> Iterator[Finding]:
         if ours == theirs:
             equal += 1
             continue
+        if name.startswith(f"{LOSSES}/") and ours and theirs:
+            place = disagreement(_read(plan.layout.release_folder / name), release.subject.json(name))
+            if place is None:
+                yield SAME.passed(
+                    name, "is equal but for the last digits, which other processors round otherwise"
+                )
+                continue
         about = {"file": name, "expected": ours or "no such file", "found": theirs or "no such file"}
         other_devices = sorted(on_devices.get(name, ()))
         beyond = _beyond_rounding(plan, release, name) if other_devices else None
@@ -130,6 +147,10 @@ def _compared(workspace: Workspace, release: Release) -> Iterator[Finding]:
             yield SAME.failed(name, "is not reproduced", **about)
     if equal:
         yield SAME.passed(f"{equal} of {len(release.sums)} files", "are equal, byte by byte")
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _beyond_rounding(plan: Plan, release: Release, name: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from herdbook.layout import BOMS, EVALUATIONS, LINEAGE, RECORDS, ROUTING, SEARCHES
+from herdbook.layout import BOMS, EVALUATIONS, IMATRIX, LINEAGE, LOSSES, RECORDS, ROUTING, SEARCHES
 from herdbook.plan.card import card_files
 from herdbook.plan.operation import MakeRouters, Reduce, ReduceAsSearched
 from herdbook.release.reader import damaged
@@ -44,7 +44,9 @@ class Devices:
         }
         whole = self._of_node(plan.released)
         for item in plan.quantized:
-            files |= {item.file: whole, f"{RECORDS}/{item.id}.gguf.json": whole}
+            files |= dict.fromkeys((*item.parts, f"{RECORDS}/{item.id}.gguf.json"), whole)
+        if matrix := plan.imatrix:
+            files |= {matrix.file: whole, f"{RECORDS}/{matrix.id}{IMATRIX}.json": whole}
         files |= {f"{RECORDS}/{part.id}.json": self._parts[key] for key, part in plan.parts.items()}
         files |= {
             f"{SEARCHES}/{search.id}.json": self._of_search(search.key) for search in plan.searches.values()
@@ -57,8 +59,11 @@ class Devices:
         if plan.report:
             name = f"{ROUTING}/{plan.report.id}.json"
             measured[name] = whole | self._named(name)
-        told = made | _union(measured.values())
-        files |= {**measured, LINEAGE: made, **dict.fromkeys((*card_files(plan), *BOMS.values()), told)}
+        if plan.reference:
+            ids = [plan.reference.id, *(item.id for item in plan.losses)]
+            measured |= {f"{LOSSES}/{name}.json": whole for name in ids}
+        stated = made | _union(measured.values())
+        files |= {**measured, LINEAGE: made, **dict.fromkeys((*card_files(plan), *BOMS.values()), stated)}
         return {name: kinds for name, kinds in files.items() if kinds}
 
     def _of_part(self, part: Part) -> set[str]:

@@ -19,6 +19,7 @@ from herdbook.release.reader import damaged
 from herdbook.release.subject import FolderSubject
 from herdbook.sources.index import read_index
 from herdbook.verify.differences import difference
+from herdbook.verify.gguf.recorded import recorded_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
     from herdbook.verify.rebuild.workspace import Workspace
+    from herdbook.weights.imatrix import ImportanceMatrix
 
 PIECE_BYTES = 1 << 26
 
@@ -38,7 +40,9 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
     if not items:
         return
     workspace.code.require_installed(QUANTIZE_CODE.describe())
-    inputs = [*_model_files(workspace), *(item.file for item in items)]
+    inputs = [*_model_files(workspace), *(name for item in items for name in item.parts)]
+    if workspace.plan.imatrix:
+        inputs.append(workspace.plan.imatrix.file)
     if isinstance(release.subject, FolderSubject):
         folder = release.subject.folder
         _require_plain(release.subject, inputs)
@@ -52,9 +56,18 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
             yield from sampled(workspace.plan, release, item, options.sample_bytes, options, check)
         return
     from herdbook.steps.quantize.derive import derive, require_equal
+    from herdbook.weights.gguf_file import read_gguf
+    from herdbook.weights.gguf_parts import join
+    from herdbook.weights.imatrix import read_imatrix
 
     for item in items:
-        derived = derive(folder / item.file, folder, threads=os.cpu_count() or 1)
+        matrix = read_imatrix(folder / item.imatrix.file) if item.imatrix else None
+        derived = derive(
+            join([read_gguf(folder / name) for name in item.parts]),
+            folder,
+            matrix=matrix,
+            threads=os.cpu_count() or 1,
+        )
         if isinstance(release.subject, FolderSubject):
             _require_plain(release.subject, inputs)
         try:
@@ -69,6 +82,26 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
                 file=item.file,
             )
         yield from _recorded(release, item, derived.record, check)
+        if item.budget:
+            yield _chosen(release, item, folder, matrix, check)
+
+
+def _chosen(
+    release: Release, item: Quantized, folder: Path, matrix: ImportanceMatrix | None, check: Check
+) -> Finding:
+    """Choose the types of a file with a budget again, and compare them."""
+    from herdbook.steps.quantize.losses import types_within
+
+    assert item.budget  # noqa: S101 - the caller has checked it
+    ours = types_within(folder, item.tensors, item.budget, matrix)
+    theirs = recorded_types(release, item).types
+    if wrong := sorted(name for name, kind in ours.items() if theirs[name] != kind):
+        name = wrong[0]
+        detail = f"{len(wrong)} tensors have other types than their errors lead to, such as {name}"
+        return check.failed(
+            item.file, detail, file=item.file, tensor=name, expected=ours[name], found=theirs[name]
+        )
+    return check.passed(item.file, "its types follow from the errors measured here", file=item.file)
 
 
 def _recorded(release: Release, item: Quantized, derived: dict[str, Any], check: Check) -> Iterator[Finding]:
@@ -80,7 +113,7 @@ def _recorded(release: Release, item: Quantized, derived: dict[str, Any], check:
     ours = json.loads(dump_json({key: value for key, value in derived.items() if key != "encoder"}))
     where, expected, actual = difference({**item.about, **ours}, theirs)
     if {**item.about, **ours} != theirs:
-        detail = f"says something else than came out here: {where}"
+        detail = f"differs from the result here: {where}"
         yield check.failed(name, detail, file=name, expected=expected, found=actual)
 
 

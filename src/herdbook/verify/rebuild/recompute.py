@@ -23,6 +23,7 @@ from herdbook.verify.rebuild.bounds import allowed, distance
 from herdbook.verify.rebuild.budget import budgets
 from herdbook.verify.rebuild.evidence import differing
 from herdbook.verify.rebuild.gguf import quantized
+from herdbook.verify.rebuild.imatrix import imatrix
 from herdbook.verify.rebuild.reports import reports
 from herdbook.verify.rebuild.routers import routers
 from herdbook.verify.rebuild.tensors import ancestors, recompute, slices_of
@@ -49,6 +50,7 @@ BUDGETS = Check(LEVEL, "budget")
 EVIDENCE = Check(LEVEL, "evidence")
 ROUTERS = Check(LEVEL, "routers")
 GGUF = Check(LEVEL, "gguf")
+IMATRIX = Check(LEVEL, "importance matrix")
 REPORTS = Check(LEVEL, "results")
 
 
@@ -60,6 +62,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         yield from caught(_samples(workspace), SAMPLES, release)
         yield from caught(_matrices(workspace, release, options), MATRICES, release)
         yield from caught(routers(workspace, release, options, ROUTERS), ROUTERS, release)
+        yield from caught(imatrix(workspace, release, IMATRIX), IMATRIX, release)
         yield from caught(quantized(workspace, release, options, GGUF), GGUF, release)
         yield from caught(reports(workspace, release, REPORTS), REPORTS, release)
 
@@ -108,10 +111,10 @@ def _samples(workspace: Workspace) -> Iterator[Finding]:
     wrong = False
     for item in items:
         try:
-            check_measured(item.name, read_measured(plan, item))
+            check_measured(item.label, read_measured(plan, item))
         except (SamplesError, HerdbookError, LookupError, TypeError, ArithmeticError) as error:
             wrong = True
-            yield SAMPLES.failed(item.name, str(error), file=f"{EVALUATIONS}/{item.id}{SAMPLES_SUFFIX}")
+            yield SAMPLES.failed(item.label, str(error), file=f"{EVALUATIONS}/{item.id}{SAMPLES_SUFFIX}")
     if items and not wrong:
         yield SAMPLES.passed(
             f"{len(items)} measurements", "follow from the released results of each document"
@@ -183,7 +186,7 @@ def _matrices(workspace: Workspace, release: Release, options: Options) -> Itera
 
 
 def _evidence(workspace: Workspace, release: Release, origins: Sequence[Origin]) -> Iterator[Finding]:
-    """Compare what the records say of the recomputed tensors, and of all that they are made from, with what came out here."""
+    """Compare the records' entries on the recomputed tensors, and on all that they are made from, with the results here."""
     plan, records = workspace.plan, release.records()
     wrong = count = 0
     for key, tensors in ancestors(plan, origins).items():
@@ -194,14 +197,14 @@ def _evidence(workspace: Workspace, release: Release, origins: Sequence[Origin])
                 wrong += 1
                 yield EVIDENCE.failed(
                     plan.parts[key].id,
-                    f"its record says something else than came out here: {place}",
+                    f"its record differs from the result here: {place}",
                     expected=expected,
                     found=found,
                     tensor=name,
                 )
     if count and not wrong:
         yield EVIDENCE.passed(
-            f"{count} tensors", "came out with the ranks, energies and spectra that the records say"
+            f"{count} tensors", "came out with the ranks, energies and spectra in the records"
         )
 
 

@@ -1,4 +1,4 @@
-"""What results say that follows by arithmetic: the rows of routers from the weights, the choice of a search from its trials."""
+"""The entries of results that follow by arithmetic: the rows of routers from the weights, the choice of a search from its trials."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def _searched(release: Release, search: Search, check: Check) -> Iterator[Findin
         current, trials, chosen = found["start"], [], {}
         for trial in found["trials"]:
             tensor, rule, losses = trial["tensor"], trial["rule"], trial["losses"]
-            again = judged(search.guard, tensor, rule, trial["rank"], found["start"], current, losses)
-            trials.append(again)
-            if again["kept"]:
+            recomputed = judged(search.guard, tensor, rule, trial["rank"], found["start"], current, losses)
+            trials.append(recomputed)
+            if recomputed["kept"]:
                 chosen[tensor], current = rule, losses
         ours = {
             "trials": trials,

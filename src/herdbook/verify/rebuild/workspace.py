@@ -12,7 +12,7 @@ from herdbook import lock as locks
 from herdbook.comparison.verdict import from_json
 from herdbook.errors import UnverifiedError
 from herdbook.files import atomic_writer, remove_abandoned
-from herdbook.layout import COMPARISONS, LOCK, RECIPE
+from herdbook.layout import COMPARISONS, IMATRIX, LOCK, RECIPE, RECORDS
 from herdbook.plan.code import as_recorded
 from herdbook.plan.comparison import compared
 from herdbook.plan.material import carried_inputs
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from herdbook.comparison.verdict import Comparison
-    from herdbook.plan import Node, Part, Plan
+    from herdbook.plan import Imatrix, Node, Part, Plan
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
 
 
+PIECE_BYTES = 1 << 26
 BELOW = "a/b/c/d"  # a recipe may name files above its folder, which must stay inside the scratch folder
 
 
@@ -93,8 +94,17 @@ class Workspace:
             if name.startswith(tuple(f"{kind}/" for kind in kinds)):
                 _write(path, self._release.subject.read(name))
 
+    def take_over_imatrix(self, item: Imatrix) -> None:
+        """Write the release's importance matrix and its record where the step would have written them."""
+        size = self._release.subject.files[item.file].size_bytes
+        with atomic_writer(self.plan.layout.matrix(item)) as file:
+            for start in range(0, size, PIECE_BYTES):
+                file.write(self._release.subject.read_range(item.file, start, min(size, start + PIECE_BYTES)))
+        name = f"{RECORDS}/{item.id}{IMATRIX}.json"
+        _write(self.plan.layout.matrix_record(item), self._release.subject.read(name))
+
     def recorded_comparisons(self) -> tuple[Comparison, ...] | None:
-        """Return the comparisons as the release records them, if the samples that they follow from are not there.
+        """Return the comparisons as the release records them, if the samples that they follow from do not exist.
 
         Raises:
             VerificationError: If they are damaged.
