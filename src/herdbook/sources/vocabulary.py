@@ -178,7 +178,7 @@ def read_pieces(content: bytes) -> list[Piece]:
     Raises:
         ValueError, IndexError, KeyError, struct.error: If it is not of that format.
     """
-    pieces = []
+    pieces: list[Piece] = []
     for number, piece in _fields(content):
         if number != PIECES:
             continue
