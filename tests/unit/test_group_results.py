@@ -1,10 +1,13 @@
 """Results of groups as a whole: derived from their tasks as lm-eval does, on the card, in claims, and checked by verify."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from herdbook.comparison.groups import derive, follows
 from herdbook.lock import LockedTask
+from herdbook.verify.results import _wholes
 
 SIZES = {"a": 3, "b": 5, "c": 2}
 RESULTS = {"a": [1, 0, 1], "b": [0, 0, 1, 1, 1], "c": [1, 1]}
@@ -74,3 +77,20 @@ def test_a_stated_result_may_be_rounded_and_not_another_one():
     assert not follows(stated(higher_is_better=False), own)
     assert not follows({**own, "documents": 11}, own)
     assert not follows({**own, "metrics": {}}, own)
+
+
+@pytest.mark.parametrize(
+    ("change", "caught"),
+    [
+        (lambda groups: groups, False),
+        (lambda groups: {**groups, "all": {**groups["all"], "documents": 9}}, True),
+        (lambda _: {}, True),
+        (lambda groups: {**groups, "more": groups["all"]}, True),
+    ],
+)
+def test_a_verifier_compares_what_is_stated_of_groups(change, caught):
+    own, task = tasks(), locked(weight_by_size=True)
+    item = SimpleNamespace(group=SimpleNamespace(tasks=((task, None),)))
+    found = {"tasks": own, "groups": change({"all": derive(task, "all", own)})}
+    stated, derived = _wholes(item, found)
+    assert (stated != derived) is caught

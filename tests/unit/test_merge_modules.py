@@ -14,6 +14,7 @@ from herdbook.architectures.modules import module_of, split
 from herdbook.cli.main import main
 from herdbook.errors import RecipeError, SourceError
 from herdbook.inference.forward import CheckpointFolder
+from herdbook.lock.whole import check_config
 from support import tiny
 
 WEIGHTS = {"text_decoder": (0.25, 0.75), "vision_tower": (1.0, 0.0), "multi_modal_projector": (0.5, 0.5)}
@@ -205,6 +206,25 @@ def test_a_processor_that_leads_to_code_is_refused(herd, tmp_path):
         SourceError, match=r"preprocessor_config.json requires running its own code \(auto_map\)"
     ):
         tiny.lock(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"text_config": "x"}, "text_config is not a mapping"),
+        ({"architectures": None}, "names no class"),
+        ({"vision_config": {"num_hidden_layers": "7"}}, "vision_config: num_hidden_layers: Input should be"),
+        ({"vision_config": {"num_hidden_layers": 10**9}}, "vision_config has 1000000000 layers"),
+        (
+            {"text_config": {"rope_parameters": {"rope_theta": "x"}}},
+            "text_config: rope_parameters.rope_theta",
+        ),
+    ],
+)
+def test_configurations_that_are_refused(herd, changes, problem):
+    config = json.loads((herd / "a/config.json").read_text())
+    with pytest.raises(SourceError, match=problem):
+        check_config({**config, **changes}, "folder: a")
 
 
 def test_what_other_commands_do_not_take(herd, tmp_path, capsys):

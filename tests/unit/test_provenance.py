@@ -438,7 +438,7 @@ def test_keys_follow_from_a_record_in_one_way():
         keys = {name: node.key for name, node in plan.nodes.items()}
         parts = [*plan.parts, *(item.key for item in (*plan.quantized, *plan.evaluations))]
     assert (BUILD_TYPE, digest([keys, parts])) == (
-        "urn:herdbook:buildtype:release:v3",
+        "urn:herdbook:buildtype:release:v4",
         "868566ab0a6f3552ac5a9f38158baf27c166cc8babe63400dc6ccaa2a8e6d90b",
     )
 

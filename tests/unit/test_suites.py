@@ -167,3 +167,29 @@ def test_results_comparisons_and_marks_are_those_of_all_groups(tmp_path):
     assert "| `third` | `acc` | no worse than base | 0.0000 |" in text
     assert "the task `third`, 8 documents, in bfloat16" in text
     assert "the task `fourth`, 8 documents, in float32" in text
+
+
+def test_a_group_s_result_takes_the_place_of_its_tasks_in_the_table(tmp_path):
+    plan = in_groups(tmp_path)
+    score = {"value": 0.625, "stderr": 0.125, "higher_is_better": True, "aggregation": "documents"}
+    whole = {"title": "Pair", "tasks": ["first", "second"], "documents": 16, "metrics": {"acc": score}}
+    for item in plan.evaluations:
+        task, *also = item.group.names
+        measured.write(plan, item, [0.0] * 8, metric="acc", task=task, also=also)
+        if item.group.suite == "both":
+            path = plan.layout.evaluation(item)
+            content = json.loads(path.read_text(encoding="utf-8"))
+            path.write_text(json.dumps({**content, "groups": {"pair": whole}}), encoding="utf-8")
+    text = card_texts(plan)["README.md"]
+    start = text.index("Measured by this build with lm-eval;")
+    heads = text[start : text.index("| --- |", start)]
+    assert [name for name in ("first", "second", "third", "fourth", "Pair") if f" {name}<br>" in heads] == [
+        "third",
+        "fourth",
+        "Pair",
+    ]
+    assert "| ► `tuned` |" in text
+    assert "0.6250 ± 0.1250" in text
+    assert "Pair is the group `pair` of 2 tasks, 16 documents" in text
+    index = yaml.safe_load(text.split("---\n")[1])["model-index"][0]["results"]
+    assert {one["dataset"]["type"] for one in index} >= {"first", "second", "pair"}

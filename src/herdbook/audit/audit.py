@@ -1,4 +1,4 @@
-"""What the bytes of anyone's merge prove, given only mergekit's configuration in its folder or card.
+"""What the bytes of anyone's merge prove, given only mergekit's configuration in its folder or card, or candidates.
 
 The merge is compared with the current content of the models that the configuration names. Each unproven statement is
 reported as such, one sentence each, and never counts as passed: the routers alone keep the audit of a mixture from ending
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from herdbook import hub, humanize, visible
 from herdbook.audit import gguf, routers, side_files
+from herdbook.audit.composition import Composition
 from herdbook.audit.configuration import MIXTURE, find
 from herdbook.audit.dense import DenseComparison
 from herdbook.audit.expected_tensors import expected, misfits, router_names
@@ -48,10 +49,19 @@ class Audit:
         config: The configuration file, if it is not in the merge.
         ggufs: Further folders or repositories with GGUF files of the merge.
         options: The options of the audit.
+        candidates: Folders or repositories that the merge may be made of; they take the place of the configuration.
     """
 
-    def __init__(self, name: str, config: Path | None, ggufs: Sequence[str], options: Options) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Path | None,
+        ggufs: Sequence[str],
+        options: Options,
+        candidates: Sequence[str] = (),
+    ) -> None:
         self.name, self.config, self.ggufs, self.options = name, config, ggufs, options
+        self.candidates = candidates
         self.opened: list[Subject] = []
         self.sources: dict[str, Model] = {}
 
@@ -90,14 +100,10 @@ class Audit:
         size = sum(piece.size_bytes for piece in merge.pieces.values())
         yield SUBJECT.passed(subject.name, f"{len(merge.pieces)} tensors, {humanize.size(size)}")
         yield from _other_weights(merge)
-        try:
-            configuration = find(subject, self.config)
-        except (HerdbookError, OSError) as error:
-            yield CONFIGURATION.error(subject.name, error)
-            detail = "No configuration states what the weights were made from, so none of them is proven."
-            yield UNPROVEN.unverified("weights", detail)
+        if self.candidates:
+            yield from self._composed(merge)
         else:
-            yield from self._compare(configuration, merge)
+            yield from self._configured(subject, merge)
         yield from gguf.check(subject, merge, self.options)
         for location in self.ggufs:
             try:
@@ -106,6 +112,33 @@ class Audit:
                 yield gguf.GGUF.error(location, error)
             else:
                 yield from gguf.check(holder, merge, self.options)
+
+    def _configured(self, subject: Subject, merge: Model) -> Iterator[Finding]:
+        try:
+            configuration = find(subject, self.config)
+        except (HerdbookError, OSError) as error:
+            yield CONFIGURATION.error(subject.name, error)
+            detail = (
+                "No configuration states what the weights were made from, so none of them is proven. With `--candidates A B ...`, "
+                "the models that it may be made of are compared with it."
+            )
+            yield UNPROVEN.unverified("weights", detail)
+        else:
+            yield from self._compare(configuration, merge)
+
+    def _composed(self, merge: Model) -> Iterator[Finding]:
+        """Compare the merge with the candidates."""
+        models = {}
+        for name in self.candidates:
+            try:
+                source = self._open(open_subject(name))
+                models[name] = open_model(source)
+            except (HerdbookError, OSError) as error:
+                yield SOURCE.error(name, error)
+            else:
+                yield SOURCE.passed(name, f"is {source.name}", source=source.uri or source.name)
+        if models:
+            yield from Composition(merge, models).check(self.options)
 
     def _compare(self, configuration: Configuration, merge: Model) -> Iterator[Finding]:
         summary = f"{configuration.method} of {', '.join(configuration.models)}"

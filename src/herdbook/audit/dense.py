@@ -15,6 +15,7 @@ from herdbook.audit.level import LEVEL, UNPROVEN
 from herdbook.audit.recomputation import Recomputation
 from herdbook.errors import HerdbookError
 from herdbook.humanize import joined
+from herdbook.plan.operation import MergeTensors
 from herdbook.progress import track
 from herdbook.recipe import Merge
 from herdbook.release.finding import Check
@@ -41,6 +42,8 @@ NAMES = {code: name for name, code in DTYPE_CODES.items()}
 # Elements of a tensor and of all that it is made from, beyond which it is recomputed only if all are.
 MOST_ELEMENTS = 400_000_000
 MOST_SHOWN = 8
+# Methods whose results mergekit leaves in float32, whatever the configuration states.
+LEFT_WIDE = ("arcee_fusion", "ramplus_tl")
 
 
 @dataclass
@@ -138,7 +141,11 @@ class DenseComparison:
         """Yield a finding for each dtype that the configuration does not give."""
         pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name, (_, tensor) in self.released.tensors.items():
-            if self._has(name) and self.merge.pieces[name].dtype != tensor.dtype:
+            if (
+                self._has(name)
+                and not self._is_left_wide(name)
+                and self.merge.pieces[name].dtype != tensor.dtype
+            ):
                 pairs[tensor.dtype, self.merge.pieces[name].dtype].append(name)
         for (expected, found), names in sorted(pairs.items()):
             detail = (
@@ -148,6 +155,11 @@ class DenseComparison:
             yield DTYPE.failed(
                 f"{len(names)} tensors", detail, tensor=names[0], expected=expected, found=found
             )
+
+    def _is_left_wide(self, name: str) -> bool:
+        operation = self.released.tensors[name][0].operation
+        method = operation.method if isinstance(operation, MergeTensors) else ""
+        return method in LEFT_WIDE and self.merge.pieces[name].dtype == "F32"
 
     # -- comparing
 
@@ -201,6 +213,8 @@ class DenseComparison:
 
         outcomes = self.outcomes
         outcomes.compared[name] += size
+        if self._is_left_wide(name):
+            found = found.to(computed.result.dtype)
         result = computed.result.to(found.dtype)
         if to_bytes(found) == to_bytes(result):
             outcomes.equal.add(name)

@@ -79,7 +79,7 @@ def version() -> str:
         return metadata.version("lm_eval")
     with suppress(PackageNotFoundError):
         for line in metadata.requires("herdbook") or ():
-            if found := re.match(r"lm[-_]eval==([\w.]+)", line):
+            if found := re.match(r"lm[-_]eval(?:\[[\w,-]+\])?==([\w.]+)", line):
                 return found[1]
     raise SourceError(
         "evaluate: lm-eval is not installed. Install it with:\n  pip install 'herdbook[evaluate]'"

@@ -10,7 +10,7 @@ from herdbook.architectures.config import wrong_type
 from herdbook.architectures.form import EMBEDDINGS, HEAD, PREFIX, QUANTIZED, is_known
 from herdbook.architectures.layers import LAYER_COUNTS, layers_of
 from herdbook.architectures.meaning import is_tied
-from herdbook.architectures.modules import reads_images, sections
+from herdbook.architectures.modules import WORDS, reads_images, sections
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
 from herdbook.lock import computed
@@ -210,5 +210,7 @@ def _check_modules(config: Mapping[str, Any], what: str) -> None:
             raise SourceError(f"{what}: {where} has {layers} layers, over the limit of {limits.LAYERS:,}")
         for problem in computed.ambiguous(section):
             raise SourceError(f"{what}: {where} {problem}")
+    if not isinstance(config.get(WORDS, {}), dict):
+        raise SourceError(f"{what}: {CONFIG}: {WORDS} is not a mapping")
     if not config.get("architectures"):
         raise SourceError(f"{what}: {CONFIG} names no class (architectures)")

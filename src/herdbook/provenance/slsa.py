@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:herdbook:buildtype:release:v3"  # docs/buildtype.md
+BUILD_TYPE = "urn:herdbook:buildtype:release:v4"  # docs/buildtype.md
 BUILDER = "urn:herdbook:builder:local:v1"
 HUB_PAGES = "https://huggingface.co"
 

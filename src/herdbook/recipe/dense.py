@@ -46,8 +46,8 @@ class Modular(Section):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The merged models, module by module, with repetitions."""
-        return tuple(model for merge in self.modules.values() for model in merge.inputs)
+        """The merged models, each once, in the order of their first module."""
+        return tuple(dict.fromkeys(model for merge in self.modules.values() for model in merge.inputs))
 
     @property
     def settings(self) -> dict[str, bool | int]:

@@ -78,6 +78,11 @@ CASES = [
         "benchmarks: evaluate.limit measures only 4 documents of each",
     ),
     Case(
+        "a benchmark of the Hub on the recipe's own data",
+        recipe(benchmarks=[BENCHMARK]),
+        "benchmarks.0.dataset: held_out reads files of its own, not ",
+    ),
+    Case(
         "a benchmark on a task that the recipe does not have",
         recipe(benchmarks=[{**BENCHMARK, "task": "held_in"}]),
         "benchmarks.0.task: no task is named 'held_in'; did you mean 'held_out'?",
