@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from jinja2 import Undefined
-
 from herdbook.errors import StepError
 from herdbook.humanize import joined
 from herdbook.visible import visible
@@ -50,11 +48,18 @@ def clean(text: object) -> str:
         TypeError: If it is not text.
         jinja2.UndefinedError: If it is a template's undefined variable.
     """
-    if isinstance(text, Undefined):
+    if isinstance(text, str):
+        return visible(text)
+    if _is_undefined(text):
         return str(text)  # a strict one raises here
-    if not isinstance(text, str):
-        raise TypeError(f"expected text, found {type(text).__name__}")
-    return visible(text)
+    raise TypeError(f"expected text, found {type(text).__name__}")
+
+
+def _is_undefined(value: object) -> bool:
+    """Return whether a value is a template's undefined variable."""
+    from jinja2 import Undefined  # takes a fifth of the time in which a verification begins
+
+    return isinstance(value, Undefined)
 
 
 def one_line(text: object) -> str:
@@ -138,7 +143,7 @@ def only_escaped(value: object) -> object:
     Raises:
         StepError: If it is text that no filter has escaped.
     """
-    if isinstance(value, Undefined):
+    if _is_undefined(value):
         return str(value)  # a strict one raises here
     if isinstance(value, Markdown) or (isinstance(value, int) and not isinstance(value, bool)):
         return value
