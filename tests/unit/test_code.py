@@ -101,7 +101,7 @@ def package(tmp_path, monkeypatch):
 
 def forget():
     code._closure.cache_clear()
-    for name in ("module_digest", "imports", "is_empty", "_tree", "_is_module"):
+    for name in ("_parsed", "imports", "_is_module"):
         getattr(parsed, name).cache_clear()
 
 
@@ -162,6 +162,31 @@ def test_the_form_is_the_same_in_all_versions_of_python(package, tmp_path):
         if works:
             done = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, check=True)
             assert done.stdout.strip() == noted, version
+
+
+def test_what_is_kept_of_a_module_is_believed_for_its_source_alone(package, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    first = digest_of(package, PLAIN)
+    (kept,) = (tmp_path / "__pycache__").glob("m.*.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(parsed, "_tree", lambda module: pytest.fail(f"{module} is parsed again"))
+        forget()
+        assert parsed.module_digest("herdbook.m") == first
+    second = digest_of(package, PLAIN.replace("0.1 * x", "0.2 * x"))
+    assert second != first
+    for damage in (b"", b"[]", b"{}", b"\xff"):
+        kept.write_bytes(damage)
+        forget()
+        assert parsed.module_digest("herdbook.m") == second
+
+
+def test_nothing_is_kept_where_python_keeps_no_bytecode(package, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    digest_of(package, PLAIN)
+    assert not (tmp_path / "__pycache__").exists()
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    (tmp_path / "__pycache__").touch()  # no folder can be made here
+    assert digest_of(package, SPELLED) == digest_of(package, PLAIN)
 
 
 def test_what_is_imported_counts_wherever_it_is_imported(package):

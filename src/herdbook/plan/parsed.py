@@ -5,6 +5,9 @@ commas, and docstrings are left out of it; neither tokens nor ``ast.dump`` are t
 became tokens in 3.12, empty fields vanished from ``ast.dump`` in 3.13).
 
 Only files of this package are parsed, nothing is imported, so the answer is the same where torch is not installed.
+
+To parse all of them takes longer than to verify a small release. So what was found in a module is kept beside its bytecode, as
+Python keeps that: with the digest of the source, and believed for this source alone.
 """
 
 from __future__ import annotations
@@ -12,11 +15,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
+import importlib.util
+import json
+import os
 import re
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from herdbook.settings import PINS
 
@@ -63,14 +70,26 @@ DISTRIBUTIONS = {
 }
 
 
-@cache
+class _Parsed(TypedDict):
+    """What is kept of a module: the digest that counts, the dotted names that it imports, and whether it has no statement.
+
+    A name has two parts where it is imported ``from`` a module of ours: whether the second is a module, too, depends on the
+    package's other files.
+    """
+
+    source: str
+    digest: str
+    imported: list[list[str]]
+    empty: bool
+
+
 def module_digest(module: str) -> str:
     """Return the SHA-256 of a module of ours, by its syntax tree.
 
     Raises:
         ModuleNotFoundError: If the module does not exist.
     """
-    return hashlib.sha256(_normal(_tree(module)).encode("ascii")).hexdigest()
+    return _parsed(module)["digest"]
 
 
 @cache
@@ -87,7 +106,9 @@ def imports(module: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     ours: dict[str, None] = {}
     others: dict[str, None] = {}
-    for name in _imported(_tree(module)):
+    for source, *inside in _parsed(module)["imported"]:
+        dotted = ".".join((source, *inside))
+        name = dotted if inside and _is_module(dotted) else source
         top = name.partition(".")[0]
         if top == PACKAGE and name != PACKAGE:
             ours |= dict.fromkeys(with_packages(name))
@@ -96,10 +117,9 @@ def imports(module: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(ours), tuple(others)
 
 
-@cache
 def is_empty(module: str) -> bool:
     """Return whether a module contains nothing but a docstring, as the one of a package may."""
-    return not _statements(_tree(module).body)
+    return _parsed(module)["empty"]
 
 
 def with_packages(module: str) -> Iterator[str]:
@@ -124,19 +144,57 @@ def _source(module: str) -> bytes:
 
 
 @cache
+def _parsed(module: str) -> _Parsed:
+    source = _source(module)
+    digest = hashlib.sha256(_own_source() + source).hexdigest()
+    # Who can write there can write the bytecode that Python runs, too.
+    kept = Path(importlib.util.cache_from_source(str(_path(module)))).with_suffix(".parsed.json")
+    with suppress(OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+        found: _Parsed = json.loads(kept.read_bytes())
+        if found["source"] == digest:
+            return found
+    tree = _tree(module)
+    parsed = _Parsed(
+        source=digest,
+        digest=hashlib.sha256(_normal(tree).encode("ascii")).hexdigest(),
+        imported=list(_imported(tree)),
+        empty=not _statements(tree.body),
+    )
+    if not sys.dont_write_bytecode:
+        _keep(kept, parsed)
+    return parsed
+
+
+@cache
+def _own_source() -> bytes:
+    """Return the source of this module, which decides what is found in the others."""
+    return Path(__file__).read_bytes()
+
+
+def _keep(path: Path, parsed: _Parsed) -> None:
+    """Write what was found in a module, as Python writes bytecode: whole or not at all, and nothing where it may not."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        part.write_text(json.dumps(parsed), encoding="ascii")
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+
+
 def _tree(module: str) -> ast.Module:
     return ast.parse(_source(module), filename=module)
 
 
-def _imported(node: ast.AST) -> Iterator[str]:
-    """Yield the dotted names that are imported below a node of a tree."""
+def _imported(node: ast.AST) -> Iterator[list[str]]:
+    """Yield the names that are imported below a node of a tree, as ``_Parsed`` has them."""
     if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
+        yield from ([alias.name] for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
         source = str(node.module)
-        for alias in node.names:
-            inside = f"{source}.{alias.name}"
-            yield inside if source.partition(".")[0] == PACKAGE and _is_module(inside) else source
+        ours = source.partition(".")[0] == PACKAGE
+        yield from ([source, alias.name] if ours else [source] for alias in node.names)
     elif isinstance(node, ast.stmt | ast.Module | ast.excepthandler | ast.match_case):
         for field in ("body", "orelse", "finalbody", "handlers", "cases"):
             children = getattr(node, field, None)

@@ -17,4 +17,5 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 class Section(BaseModel):
     """Base of all sections of a recipe: immutable, and without unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Most commands read no recipe: the validators are built when the first one is read.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
