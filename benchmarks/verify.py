@@ -113,6 +113,9 @@ class Bench:
             "PYTHONPATH": str(code.resolve() / "src"),
             "HERDBOOK_RECIPE": str(self.recipe),
         }
+        self.environment.pop(
+            "PYTHONDONTWRITEBYTECODE", None
+        )  # users do not compile the modules in each process
 
     def herdbook(self, *arguments: str, accepted: tuple[int, ...] = (0,)) -> Cost:
         """Run a command of herdbook in the folder, as a user would."""

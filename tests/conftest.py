@@ -15,6 +15,8 @@ SERVER = pytest.StashKey()
 # torch reads it when it is imported, by the tests. Its threads otherwise wait for each other by computing: where others have
 # the cores too, a test takes ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# No test cuts the power: what a killed process has written is there without waiting for the disk.
+os.fsync = os.fdatasync = lambda _: None
 
 
 def pytest_addoption(parser):

@@ -59,12 +59,13 @@ def told(folder, key=KEY):
     release = Release(FolderSubject(folder))
     headers = {name: read_header(folder / name) for name in after.released.shard_names}
     (folder / LINEAGE).write_text("".join(lines(after, release.records(), headers)))
+    if (folder / CARD).exists():
+        write_claims(
+            folder, after, key
+        )  # which the card is made with; the bills, which have its digest, follow
+        _write_card(folder)
     write_bills(folder, after)
     sign(folder, after, key)
-    if (folder / CARD).exists():
-        _write_card(folder)
-        write_bills(folder, after)
-        sign(folder, after, key)
 
 
 def write_bills(folder, plan):
@@ -76,11 +77,16 @@ def write_bills(folder, plan):
 
 def sign(folder, plan, key=KEY):
     """Write checksums, claims and signatures, by the code that builds them."""
+    write_claims(folder, plan, key)
+    sign_model(folder, plan.recipe.release.name, key)
+
+
+def write_claims(folder, plan, key=KEY):
+    """Write checksums and claims, by the code that builds them."""
     digests = with_sums(write_sums(folder), (folder / SUMS).read_bytes())
     slices = parse((folder / LINEAGE).read_text())
     claims = statements(plan, digests, lambda name: _json(folder, name), slices)
     (folder / CLAIMS).write_bytes(b"".join(line(claim, key) for claim in claims))
-    sign_model(folder, plan.recipe.release.name, key)
 
 
 def sign_model(folder, name, key=KEY):
