@@ -13,6 +13,7 @@ from herdbook.layout import (
     EVALUATIONS,
     INPUTS,
     LINEAGE,
+    LOSSES,
     OUTSIDE_SUMS,
     PUBLIC_KEY,
     RECORDS,
@@ -107,6 +108,8 @@ def _rekey(folder, before, after):
         **{f"{EVALUATIONS}/{item.id}.json": item for item in after.evaluations},
         **{f"{SEARCHES}/{item.id}.json": item for item in after.searches.values()},
         **({f"{ROUTING}/{after.report.id}.json": after.report} if after.report else {}),
+        **({f"{LOSSES}/{after.reference.id}.json": after.reference} if after.reference else {}),
+        **{f"{LOSSES}/{item.id}.json": item for item in after.losses},
         **{f"{RECORDS}/{item.id}.gguf.json": item for item in after.quantized},
     }
     for old, new in zip(contents(before), contents(after), strict=True):
@@ -134,7 +137,7 @@ def _write_card(folder):
     """Write the card and its figures anew, from the release's own files."""
     release = Release(FolderSubject(folder))
     with open_workspace(release, Options(), "card") as workspace:
-        workspace.take_over(RECORDS, SEARCHES, EVALUATIONS, ROUTING)
+        workspace.take_over(RECORDS, SEARCHES, EVALUATIONS, LOSSES, ROUTING)
         with (
             suppress(HerdbookError),
             damaged("the card"),

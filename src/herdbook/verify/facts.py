@@ -214,10 +214,11 @@ FACTS = (
         "claims",
         _draws,
     ),
+    Fact("lm-eval's version", LOCK, ("harness",), "the measurements", "claims", _texts),
     Fact(
-        "lm-eval's version, and what it made of its own tasks and of files with code",
+        "what lm-eval made of its own tasks and of files with code",
         LOCK,
-        ("harness", "tasks.*.sources", "tasks.*.groups"),
+        ("tasks.*.sources", "tasks.*.groups"),
         "lm-eval, where that version is installed",
         "upstream",
         _texts,
