@@ -29,6 +29,7 @@ class Piece:
         rows: Whose heads' rows are reordered: those of queries or of keys.
         bias: Whether it can have a bias.
         required: Whether every model has it.
+        unless: A setting of ``config.json`` with which no layer has it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Piece:
     rows: Rows = ""
     bias: bool = False
     required: bool = True
+    unless: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Form:
         local_layers: Of as many layers, all but the last have a sliding window; 0 if none has.
         unwritten: Hyperparameters of ``conversion.HYPERPARAMETERS`` that are not in the header.
         space_prefix: Whether SentencePiece puts a space before a text; the header states it if not.
+        stated: Settings without which the converter fails, though transformers has defaults for them.
+        partial: Whether a part of each head is rotated, as the header states.
     """
 
     architecture: str
@@ -93,6 +97,8 @@ class Form:
     local_layers: int = 0
     unwritten: tuple[str, ...] = ()
     space_prefix: bool = True
+    stated: tuple[str, ...] = ()
+    partial: bool = False
 
 
 def _attention(rows: bool, biases: str, norms: bool = False) -> tuple[Piece, ...]:
@@ -216,6 +222,27 @@ FORMS: dict[str, Form] = {
         scaling=("default",),
         tied=True,
         readers=LLAMA_READERS,
+    ),
+    "StableLmForCausalLM": Form(
+        "stablelm",
+        _attention(False, "qkv"),
+        _mlp(),
+        (
+            Piece("attn_norm", "input_layernorm", bias=True),
+            Piece("ffn_norm", "post_attention_layernorm", bias=True, unless="use_parallel_residual"),
+        ),
+        None,
+        # the pinned converter ends with an error at norms of single heads
+        {
+            "tie_word_embeddings": (False, False),
+            "rope_theta": (10000.0, 10000.0),
+            "qk_layernorm": (False, False),
+        },
+        scaling=("default",),
+        readers=("bytes",),
+        unwritten=("rope.freq_base", "attention.layer_norm_rms_epsilon"),
+        stated=("num_key_value_heads", "max_position_embeddings", "layer_norm_eps"),
+        partial=True,
     ),
 }
 

@@ -168,6 +168,9 @@ def _split(model: Model) -> int:
 
 
 def _length_of_head(model: Model) -> Value | May:
+    form = form_of(model.config)
+    if form and form.partial:  # the converter does not look at head_dim
+        return May(_split(model))
     return _head(model) or May(_split(model))
 
 
@@ -216,11 +219,20 @@ def _of_local(name: str, kind: type, model: Model) -> Value | None:
 
 
 def _of_rotary(model: Model) -> Value | May | None:
+    form = form_of(model.config)
+    if form and form.partial:
+        rope = model.config.get("rope_parameters") or {}
+        share = rope.get("partial_rotary_factor", model.config.get("partial_rotary_factor"))
+        return int(float(share) * _split(model))
     return _length_of_head(model) if model.architecture in _WITH_WIDTHS else None
 
 
 def _rows(model: Model) -> Value | None:
     return _number(("vocab_size",), int, model) if model.architecture in _WITH_WIDTHS else None
+
+
+def _parallel(model: Model) -> Value | None:
+    return bool(model.config.get("use_parallel_residual", True)) if model.architecture == "stablelm" else None
 
 
 def _causal(model: Model) -> Value | None:
@@ -259,6 +271,7 @@ _CONFIG_ROWS = (
     ("attention.key_length", _length_of_head),
     ("attention.value_length", _length_of_head),
     ("attention.causal", _causal),
+    ("use_parallel_residual", _parallel),
     (
         "attention.layer_norm_epsilon",
         partial(_number, ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"), float),
