@@ -70,7 +70,8 @@ def objection(config: Mapping[str, Any], tensors: Collection[str] = ()) -> str |
         value = rope_of(dict(config))[0] if key == "rope_theta" else config.get(key, default)
         if (value or None) != (only or None):
             return f"llama.cpp computes as if {key} were {only}, and config.json has {value}"
-    if lacking := [key for key in form.stated if config.get(key) is None]:
+    rope = config.get("rope_parameters") or {}
+    if lacking := [key for key in form.stated if config.get(key, rope.get(key)) is None]:
         return f"llama.cpp's converter needs {lacking[0]} in config.json"
     if is_tied(config) and HEAD in tensors:
         return f"its embeddings are tied, and llama.cpp would still use {HEAD}, which transformers does not"
@@ -158,9 +159,10 @@ def _partial_objection(form: Form, config: Mapping[str, Any], partial: Collectio
         wrong = any(share != 1 for share in partial)
         message = "rotary embeddings of a part of each head (partial_rotary_factor) are not supported"
         return message if wrong else None
-    if len(partial) != 1:
-        found = " and ".join(map(str, sorted(partial))) or "none"
-        return f"llama.cpp's converter needs one partial_rotary_factor in config.json, which has {found}"
+    if len(partial) > 1:
+        return (
+            f"config.json has more than one partial_rotary_factor: {' and '.join(map(str, sorted(partial)))}"
+        )
     split = config["hidden_size"] // config["num_attention_heads"]
     if config.get("head_dim") not in {None, split}:
         return f"llama.cpp computes as if head_dim were {split}, and config.json has {config['head_dim']}"

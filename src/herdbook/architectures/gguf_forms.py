@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Rows = Literal["", "q", "k"]
-# SentencePiece's own file; merges with a fallback to bytes, as in Llama 2; tokens of bytes, in GPT-2's spelling.
-Reader = Literal["sentencepiece", "fallback", "bytes"]
+# SentencePiece's own file; the same, with the added tokens of all files, unless the tokenizer is GPT-2's; merges with a fallback to
+# bytes, as in Llama 2; tokens of bytes, in GPT-2's spelling.
+Reader = Literal["sentencepiece", "phi3", "fallback", "bytes"]
 LLAMA_READERS: tuple[Reader, ...] = ("sentencepiece", "fallback", "bytes")
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
@@ -134,6 +135,7 @@ _GEMMA_FIXED = {
     "use_bidirectional_attention": (None, None),
 }
 _EVERY_LAYER = {"decoder_sparse_step": (1, 1), "mlp_only_layers": ([], [])}
+_LENGTHS = ("max_position_embeddings", "original_max_position_embeddings")
 _LLAMA_SCALING = ("default", "linear", "yarn", "llama3")
 
 FORMS: dict[str, Form] = {
@@ -223,6 +225,16 @@ FORMS: dict[str, Form] = {
         tied=True,
         readers=LLAMA_READERS,
     ),
+    "Phi3ForCausalLM": Form(
+        "phi3",
+        (Piece("attn_qkv", "self_attn.qkv_proj"), Piece("attn_output", "self_attn.o_proj")),
+        (Piece("ffn_up", "mlp.gate_up_proj"), Piece("ffn_down", "mlp.down_proj")),
+        _NORMS,
+        scaling=("default",),
+        readers=("phi3", "bytes"),
+        stated=("num_key_value_heads", "rms_norm_eps", "rope_theta", *_LENGTHS),
+        partial=True,
+    ),
     "StableLmForCausalLM": Form(
         "stablelm",
         _attention(False, "qkv"),
@@ -241,7 +253,7 @@ FORMS: dict[str, Form] = {
         scaling=("default",),
         readers=("bytes",),
         unwritten=("rope.freq_base", "attention.layer_norm_rms_epsilon"),
-        stated=("num_key_value_heads", "max_position_embeddings", "layer_norm_eps"),
+        stated=("num_key_value_heads", "max_position_embeddings", "layer_norm_eps", "partial_rotary_factor"),
         partial=True,
     ),
 }

@@ -87,6 +87,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window_pattern": 6,
         **GEMMA,
     },
+    "phi3": {
+        "architectures": ["Phi3ForCausalLM"],
+        "model_type": "phi3",
+        "partial_rotary_factor": 0.75,
+        "original_max_position_embeddings": 512,
+        "sliding_window": None,
+    },
     "stablelm": {
         "architectures": ["StableLmForCausalLM"],
         "model_type": "stablelm",
@@ -117,6 +124,8 @@ def config(name: str) -> dict[str, Any]:
     settings = COMMON | CONFIGS[name]
     if name.startswith("stablelm"):
         del settings["rms_norm_eps"], settings["head_dim"]
+    if name == "phi3":
+        del settings["head_dim"]
     return settings
 
 
@@ -143,6 +152,12 @@ def names(name: str) -> dict[str, tuple[int, ...]]:
         if name.startswith("gemma"):
             shapes[f"{prefix}.pre_feedforward_layernorm.weight"] = (HIDDEN,)
             shapes[f"{prefix}.post_feedforward_layernorm.weight"] = (HIDDEN,)
+        if name == "phi3":
+            shapes[f"{prefix}.self_attn.qkv_proj.weight"] = ((HEADS + 2 * KV_HEADS) * HEAD_DIM, HIDDEN)
+            shapes[f"{prefix}.self_attn.o_proj.weight"] = (HIDDEN, HEADS * HEAD_DIM)
+            shapes[f"{prefix}.mlp.gate_up_proj.weight"] = (2 * FFN, HIDDEN)
+            shapes[f"{prefix}.mlp.down_proj.weight"] = (HIDDEN, FFN)
+            continue
         for projection, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
             shapes[f"{prefix}.self_attn.{projection}_proj.weight"] = (heads * HEAD_DIM, HIDDEN)
             if name.startswith("qwen2") or name == "stablelm":

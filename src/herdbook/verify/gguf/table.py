@@ -37,6 +37,7 @@ TEMPLATE = "tokenizer.chat_template"
 OWN = "*."  # the start of keys that begin with the architecture's name
 # Architectures whose width of rotary embeddings and number of rows of embeddings are written.
 _WITH_WIDTHS = ("llama", "smollm3")
+_ORIGINAL_LENGTH = "original_max_position_embeddings"
 _GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}  # llama.cpp's numbers
 QUANTIZATION_VERSION = 2  # ggml's, of the encodings
 
@@ -193,6 +194,8 @@ def _base(model: Model) -> Value | None:
 
 def _scaling(name: str, kind: type, model: Model) -> Value | None:
     """Return a setting of rotary embeddings that are scaled in a way that the converter writes."""
+    if model.architecture == "phi3":  # of any way, and nothing else
+        return int(model.config[name]) if name == _ORIGINAL_LENGTH else None
     _, settings = rope_of(dict(model.config))
     settings = settings or {}
     way = settings.get("rope_type", settings.get("type"))
@@ -214,6 +217,8 @@ def _local_base(model: Model) -> Value | None:
 
 def _of_local(name: str, kind: type, model: Model) -> Value | None:
     """Return a setting that is written for models some of whose layers have a sliding window."""
+    if model.architecture == "phi3" and name == "sliding_window":
+        return int(model.config.get(name) or 0)
     form = form_of(model.config)
     return _number((name,), kind, model) if form and form.local_layers else None
 
@@ -222,7 +227,7 @@ def _of_rotary(model: Model) -> Value | May | None:
     form = form_of(model.config)
     if form and form.partial:
         rope = model.config.get("rope_parameters") or {}
-        share = rope.get("partial_rotary_factor", model.config.get("partial_rotary_factor"))
+        share = rope.get("partial_rotary_factor", model.config.get("partial_rotary_factor", 1.0))
         return int(float(share) * _split(model))
     return _length_of_head(model) if model.architecture in _WITH_WIDTHS else None
 
@@ -257,7 +262,7 @@ _MORE = {
 _SCALING = {
     "type": ("type", str),
     "factor": ("factor", float),
-    "original_context_length": ("original_max_position_embeddings", int),
+    "original_context_length": (_ORIGINAL_LENGTH, int),
     "yarn_beta_fast": ("beta_fast", float),
     "yarn_beta_slow": ("beta_slow", float),
 }
