@@ -153,7 +153,7 @@ def _rotary_objection(form: Form, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _partial_objection(form: Form, config: Mapping[str, Any], partial: Collection[float]) -> str | None:
+def _partial_objection(form: Form, config: Mapping[str, Any], partial: Collection[Any]) -> str | None:
     """Return why the part of each head that is rotated would be another one. ``partial`` has the shares that are stated."""
     if not form.partial:
         wrong = any(share != 1 for share in partial)
