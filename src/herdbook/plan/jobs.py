@@ -334,7 +334,7 @@ def matrix_files(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
 
 
 def _matrix_inputs(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
-    given = (plan.beside_recipe(matrix.given.name),) if matrix.given else ()
+    given = (plan.beside_recipe(matrix.given.name),) if matrix.given and not matrix.commit else ()
     return (*folder_paths(plan, plan.released), *given)
 
 
