@@ -14,7 +14,10 @@ ACTIONS = sorted(
 OWN = re.compile(r"\./\.github/actions/[\w-]+")
 PINNED = re.compile(r"([\w.-]+/[\w./-]+)@([0-9a-f]{40})")
 # What a job may beyond reading the repository.
-GRANTED = {("starter", "refresh.yml", "refresh"): {"contents": "write", "pull-requests": "write"}}
+GRANTED = {
+    ("starter", "refresh.yml", "refresh"): {"contents": "write", "pull-requests": "write"},
+    ("starter", "publish.yml", "publish"): {"contents": "read", "id-token": "write"},
+}
 
 
 def load(path):
@@ -41,6 +44,17 @@ def test_a_workflow_may_read_and_little_else(path):
         assert int(content["timeout-minutes"]) <= 350  # GitHub ends a job after 360
     assert set(re.findall(r"secrets\.(\w+)", path.read_text(encoding="utf-8"))) <= {"HF_TOKEN"}
     assert "pull_request_target" not in about["on"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name)
+def test_who_has_an_identity_waits_for_an_approval_and_is_started_by_hand(path):
+    about = load(path)
+    for job in about["jobs"].values():
+        if "id-token" in job.get("permissions", {}):
+            assert job["environment"] == "publish"
+            assert list(about["on"]) == ["workflow_dispatch"]
+            (publishing,) = [step for step in job["steps"] if "HF_OIDC_RESOURCE" in step.get("env", {})]
+            assert "HF_TOKEN" not in publishing["env"]
 
 
 @pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=name)
