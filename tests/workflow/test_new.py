@@ -327,6 +327,23 @@ def test_verifying_lists_releases_and_ends_as_herdbook_does(repository):
     assert not (repository.root / "pwned").exists()
 
 
+def test_a_job_of_the_hub_verifies_each_release_and_ends_with_the_worst_status(repository):
+    script = repository.root / "jobs/verify.py"
+    assert f'dependencies = ["herdbook=={__version__}"]' in script.read_text().partition('"""')[0]
+    asked, package = repository.runner / "asked", repository.runner / "fake"
+    (package / "herdbook").mkdir(parents=True)
+    (package / "herdbook/__init__.py").touch()
+    (package / "herdbook/__main__.py").write_text(
+        f"import sys\nopen({str(asked)!r}, 'a').write(' '.join(sys.argv[1:]) + chr(10))\n"
+        "sys.exit(9 if sys.argv[-1].endswith('gone') else 0)\n"
+    )
+    for releases, status in (((), 2), (("a/b@v1", "a/c"), 0), (("a/gone", "a/b@v1"), 9)):
+        asked.write_text("")
+        done = repository.run(sys.executable, str(script), *releases, PYTHONPATH=str(package))
+        assert done.returncode == status, done.stderr
+        assert asked.read_text().splitlines() == [f"verify --level upstream -- {one}" for one in releases]
+
+
 @pytest.mark.parametrize(("extras", "wanted"), [("", "herdbook"), ("workflow", "herdbook[workflow]")])
 def test_installing_takes_the_pinned_versions(repository, extras, wanted):
     pip = repository.runner / "bin/pip"
