@@ -63,6 +63,11 @@ def test_no_expression_is_a_part_of_a_script(path):
 
 
 @pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=name)
+def test_a_failure_is_not_lost_in_a_pipe(path):
+    assert all(step.get("shell") == "bash" for step in steps(path) if "| tee" in step.get("run", ""))
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=name)
 def test_what_others_wrote_is_pinned_and_leaves_no_token(path):
     for step in steps(path):
         used = step.get("uses")
