@@ -20,7 +20,7 @@ WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
 # Two installations at a time: one waits for the network or the disk while the other unpacks.
-$(READY): requirements.hashes.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
+$(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
 	$(MAKE) --no-print-directory --jobs 2 .venv/.packages $(TOOLS:%=.venv/tools/%.ready)
 	touch $@
 
@@ -28,8 +28,8 @@ $(READY): requirements.hashes.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hu
 	$(PYTHON) -m venv .venv
 	touch $@
 
-.venv/.packages: requirements.hashes.lock pyproject.toml local-hub/pyproject.toml | .venv/.python
-	$(INSTALL) --no-deps --require-hashes --requirement requirements.hashes.lock
+.venv/.packages: requirements.lock pyproject.toml local-hub/pyproject.toml | .venv/.python
+	$(INSTALL) --requirement requirements.lock
 	$(INSTALL) --no-deps --editable . --editable local-hub
 	touch $@
 

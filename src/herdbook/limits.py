@@ -113,6 +113,12 @@ WHEEL_DIRECTORY_BYTES = 4_000_000
 WHEEL_METADATA_BYTES = 4_000_000
 # Calibration text: 1,000 windows of 4,096 tokens have 20 MB.
 TEXTS_BYTES = 256_000_000
+# Parquet files of benchmarks have a third to a tenth of the size of their columns. They are read at some hundred MB a second.
+UNPACKED_RATIO = 50
+UNPACKED_BYTES = 256_000_000
+UNPACKING_MEMORY_BYTES = 1_500_000_000
+UNPACKING_SECONDS = 20
+UNPACKED_PER_SECOND = 5_000_000
 # Long prompts have 4 kB.
 TEXT_BYTES = 4_000
 # A book of 3 MB, in which the tokenizer of a Llama makes three bytes of a space. The library takes 40 bytes for each.

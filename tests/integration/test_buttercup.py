@@ -207,9 +207,7 @@ def test_what_people_see(full):
     """On a machine whose disk is too small, the same plan ends with an error."""
     done = herdbook(None, full[0].parent.parent, "plan", "--recipe", full[0])
     assert "to fetch: 43.45 GB" in done.stdout
-    assert re.search(
-        r"^  buttercup +24,153,\d{3},\d{3} parameters +48\.31 GB  moe <- ", done.stdout, re.MULTILINE
-    )
+    assert re.search(r"^  buttercup +24,153,\d{3},\d{3} +48\.31 GB$", done.stdout, re.MULTILINE)
     if done.returncode:
         assert done.returncode == 2
         assert "disk" in done.stderr or "free" in done.stderr

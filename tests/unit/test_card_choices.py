@@ -21,11 +21,15 @@ TOKEN_BYTES = 2 * 32 * 8 * 128 * 2
 def measurement(**tasks):
     results = {
         name: TaskResult(
-            name, name, 10, {"acc": Score("acc", None if value is None else Decimal(value), None, higher)}
+            name,
+            name,
+            10,
+            "float32",
+            {"acc": Score("acc", None if value is None else Decimal(value), None, higher)},
         )
         for name, (value, higher) in tasks.items()
     }
-    return Measurement("m", "m", None, results, {}, {})
+    return Measurement("m", "m", None, results, {}, {}, {})
 
 
 @pytest.mark.parametrize(

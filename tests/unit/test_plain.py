@@ -289,10 +289,17 @@ OPENED = {
     ): "the package's own page",
     ("audit/configuration.py", "config.read_bytes()"): "the file that the user named with --config",
     (
+        "audit/listing.py",
+        "names_path.read_text(encoding='utf-8')",
+    ): "the file that the user named with --list",
+    ("audit/listing.py", "path.read_text(encoding='utf-8')"): "the results of an earlier run, beside --page",
+    ("audit/listing.py", "kept_path.open('a', encoding='utf-8')"): "these results, for writing",
+    (
         "verify/rebuild/workspace.py",
         "path.read_bytes()",
     ): "the recipe and lock that the user named with --inputs",
     ("verify/rebuild/build.py", "(plan.layout.release_folder / SUMS).read_text(encoding='utf-8')"): SCRATCH,
+    ("verify/rebuild/build.py", "path.read_text(encoding='utf-8')"): SCRATCH,
     ("verify/rebuild/bounds.py", "read_header(path)"): SCRATCH,
     ("verify/rebuild/bounds.py", "read_record(plan.layout.record(plan.parts[key]))"): SCRATCH,
     ("verify/rebuild/bounds.py", "read_record(plan.layout.record(plan.parts[origin.part]))"): SCRATCH,

@@ -42,6 +42,7 @@ NEUTRAL_MODULES = {
     "herdbook.inference.expressions": "refuses texts that a tokenizer takes too long for, and changes nothing",
     "herdbook.weights.loading": "refuses a model that does not load whole, and changes nothing",
     "herdbook.quantization.mixture": "chooses the types of tensors, which enter keys as parameters",
+    "herdbook.steps.evaluate.unpacked": "refuses a file of a data set, and changes nothing",
     "herdbook.settings": "the settings of a machine, none of which decides a result",
     "herdbook.licensing": _RECIPE,
     "herdbook.licensing.duties": _RECIPE,

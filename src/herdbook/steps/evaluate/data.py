@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from herdbook import hub
 from herdbook.files import link, write_json
 from herdbook.progress import track
+from herdbook.steps.evaluate.unpacked import check_unpacked
 
 if TYPE_CHECKING:
     from herdbook.plan import EvaluationData, Plan
@@ -22,7 +23,7 @@ def data(plan: Plan, item: EvaluationData) -> None:
         SourceError: If a file cannot be downloaded.
         DigestMismatchError: If a file is not the one that was locked.
         LockError: If a task changed since it was locked.
-        StepError: If a task finds no documents, or fewer solved examples than it is to show.
+        StepError: If a file is much larger once it is unpacked, or if a task finds no documents, or fewer solved examples than it is to show.
     """
     from herdbook.steps.evaluate.tasks import rounds
 
@@ -33,6 +34,7 @@ def data(plan: Plan, item: EvaluationData) -> None:
             path = hub.download(data_set.repo, data_set.revision, remote, kind="dataset")
             link(path.absolute(), plan.layout.data(item, data_set.folder, pinned.name))
             advance()
+    check_unpacked([plan.layout.data(item, data_set.folder, pinned.name) for data_set, pinned in files])
     with rounds(plan) as tasks:
         documents = {name: len(task.eval_docs) for one in tasks for name, task in one.leaves.items()}
     write_json(
