@@ -24,7 +24,7 @@ from herdbook.layout import (
     WEIGHTS_INDEX,
 )
 from herdbook.plan.folder import made_files
-from herdbook.plan.release import contents
+from herdbook.plan.release import computed_files, contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import statements
 from herdbook.provenance.lineage import parse
@@ -58,8 +58,9 @@ def told(folder, key=KEY):
         (folder / WEIGHTS_INDEX).write_text(dump_json(index_of(after.released)))
     write_sums(folder)
     release = Release(FolderSubject(folder))
-    headers = {name: read_header(folder / name) for name in after.released.shard_names}
-    (folder / LINEAGE).write_text("".join(lines(after, release.records(), headers)))
+    if LINEAGE in computed_files(after):
+        headers = {name: read_header(folder / name) for name in after.released.shard_names}
+        (folder / LINEAGE).write_text("".join(lines(after, release.records(), headers)))
     write_bills(folder, after)
     sign(folder, after, key)
     if (folder / CARD).exists():
@@ -78,10 +79,10 @@ def write_bills(folder, plan):
 def sign(folder, plan, key=KEY):
     """Write checksums, claims and signatures, by the code that builds them."""
     digests = with_sums(write_sums(folder), (folder / SUMS).read_bytes())
-    slices = parse((folder / LINEAGE).read_text())
+    slices = parse((folder / LINEAGE).read_text()) if LINEAGE in digests else []
     claims = statements(plan, digests, lambda name: _json(folder, name), slices)
     (folder / CLAIMS).write_bytes(b"".join(line(claim, key) for claim in claims))
-    sign_model(folder, plan.recipe.release.name, key)
+    sign_model(folder, plan.title, key)
 
 
 def sign_model(folder, name, key=KEY):
