@@ -5,6 +5,7 @@ The package knows the jobs with their inputs and outputs (`herdbook.plan.jobs`);
 
 import os
 import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -144,6 +145,16 @@ def step(wildcards):
     """Return the job's rule and key as one string, the arguments of `herdbook`; a change of it causes a rerun."""
     # The only param: Snakemake would rebuild a restored file if the params of `restore` differed from those of its rule.
     return BY_ID[wildcards.id].step
+
+
+def further_verifications(wildcards):
+    """Return the command that verifies the release of the quantized files, if they have one of their own."""
+    commands = []
+    for one in PLAN.editions[1:]:
+        reports = ("--json", one.layout.verification, "--page", one.layout.page)
+        words = ("herdbook", "verify", one.layout.release_folder, *reports)
+        commands.append(f"{shlex.join(map(str, words))} >>logs/verify/verify.log 2>&1")
+    return "\n".join(commands)
 
 
 def copies(wildcards):

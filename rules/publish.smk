@@ -6,10 +6,10 @@ rule publish:
     Publish the verified release. Runs on Snakemake's host, where the user is logged in, so that no token is sent elsewhere.
     """
     input:
-        sums=PLAN.layout.release_folder / SUMS,
-        verification=PLAN.layout.verification,
+        sums=[one.layout.release_folder / SUMS for one in PLAN.editions],
+        verification=[one.layout.verification for one in PLAN.editions],
     output:
-        PLAN.layout.publication,
+        [one.layout.publication for one in PLAN.editions],
     log:
         "logs/publish/publish.log",
     localrule: True

@@ -3,7 +3,7 @@
 
 rule verify:
     """
-    Verify the release, and write the findings and a page for people.
+    Verify the release, and write the findings and a page for people; that of the quantized files, too, if they have one.
     """
     input:
         OF_THE_RELEASE["verify"].inputs,
@@ -20,8 +20,10 @@ rule verify:
         runtime=minutes,
     params:
         folder=subpath(input[0], parent=True),
+        further=further_verifications,
         key=OF_THE_RELEASE["verify"].key,
     shell:
         r"""
         herdbook verify {params.folder:q} --json {output.findings:q} --page {output.page:q} >{log:q} 2>&1
+        {params.further}
         """

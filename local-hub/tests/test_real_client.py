@@ -225,6 +225,30 @@ def test_an_owner_that_is_not_ones_own(hub, api):
     assert api.whoami()["orgs"] == [{"name": "society", "roleInOrg": "write"}]
 
 
+def test_a_trusted_publisher(hub, monkeypatch, tmp_path):
+    client.use(hub, tmp_path, monkeypatch)
+    hub.add_repo(REPO, FILES, private=True)
+    hub.add_repo("keeper/other", FILES)
+    hub.publishers[REPO] = "the job's identity".__eq__
+    monkeypatch.setenv("HF_OIDC_RESOURCE", REPO)
+    monkeypatch.setenv("HF_OIDC_ID_TOKEN", "somebody else's")
+    api = HfApi(endpoint=hub.url)
+    with pytest.raises(HfHubHTTPError, match="invalid_grant"):
+        api.model_info(REPO)
+    monkeypatch.setenv("HF_OIDC_ID_TOKEN", "the job's identity")
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id=REPO)
+    for refused in (
+        lambda: api.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id="keeper/other"),
+        lambda: api.create_repo("keeper/new"),
+        api.whoami,
+    ):
+        with pytest.raises(HfHubHTTPError, match="403"):
+            refused()
+    hub.expire()
+    with pytest.raises(HfHubHTTPError, match="401"):
+        api.model_info(REPO)
+
+
 def test_private_and_gated(hub, api):
     hub.add_repo("herd/secret", FILES, private=True)
     hub.add_repo("herd/gated", FILES, gated="manual")

@@ -28,23 +28,32 @@ _UNSEEN = re.compile(
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U000110bd\U000110cd"
     "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")  # the form of the Hub's tokens
+# The forms of the Hub's tokens, and of signed ones (JWT), which identify a CI job or are exchanged for that.
+_TOKEN = re.compile(
+    r"\bhf_[A-Za-z0-9]{30,}|\b(?:hf_(?:jwt|oauth)_)?eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}|\bhf_(?:jwt|oauth)_[\w.-]{20,}"
+)
 _SHOWN = 12  # characters of a token that reveal nothing yet; a message may cut the rest off
-_secrets: dict[str, re.Pattern[str]] = {}
+_secrets: set[str] = set()
 
 
 def conceal(secret: str | None) -> None:
     """Never let a secret out from now on, nor a longer piece of its beginning; called before it is sent anywhere."""
-    if secret and len(secret) >= _SHOWN and secret not in _secrets:
-        rest = "".join(f"(?:{re.escape(letter)}" for letter in secret[_SHOWN:])
-        _secrets[secret] = re.compile(re.escape(secret[:_SHOWN]) + rest + ")?" * len(secret[_SHOWN:]))
+    if secret and len(secret) >= _SHOWN:
+        _secrets.add(secret)
 
 
 def without_secrets(text: str) -> str:
     """Return a text with a word in the place of each token."""
-    for pattern in _secrets.values():
-        text = pattern.sub(HIDDEN, text)
+    for secret in sorted(_secrets, key=len, reverse=True):
+        before, *pieces = text.split(secret[:_SHOWN])
+        text = before + "".join(HIDDEN + piece[_common(piece, secret[_SHOWN:]) :] for piece in pieces)
     return _TOKEN.sub(HIDDEN, text)
+
+
+def _common(text: str, other: str) -> int:
+    """Return with how many equal characters two texts begin."""
+    pairs = zip(text, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(text), len(other)))
 
 
 def visible(text: str) -> str:

@@ -88,10 +88,13 @@ def found(tmp_path_factory):
     tiny.write_adapter(folder / "adapter", folder / "base", seed=3)
     lines = [json.dumps({"text": " ".join(f"w{(7 * n + k) % 60}" for k in range(100))}) for n in range(80)]
     (folder / "calibration.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    held = [line.replace("w1", "w2") for line in lines]
+    (folder / "held.jsonl").write_text("\n".join(held) + "\n", encoding="utf-8")
     tiny.write_task(folder / "task.yaml")
     (folder / "board.csv").write_text("name,score\nother,9.5\n", encoding="utf-8")
     (folder / "recipes").mkdir()
     text = {"c": {"data": ["../calibration.jsonl"], "split": "validation", "windows": 30, "tokens": 16}}
+    held_out = {"held": {**text["c"], "data": ["../held.jsonl"]}}
     measured = {"tasks": ["../task.yaml"], "limit": 1}
 
     def write(name, models, **sections):
@@ -124,9 +127,9 @@ def found(tmp_path_factory):
             "methods": ["Q8_0"],
             "evaluate": True,
             "imatrix": {"texts": ["c"]},
-            "loss": {"texts": ["c"]},
+            "loss": {"texts": ["held"]},
         },
-        calibration=text,
+        calibration=text | held_out,
         evaluate={**measured, "models": ["odd"]},
     )
     seen = imported.run(folder)

@@ -13,6 +13,7 @@ from herdbook.layout import (
     EVALUATIONS,
     INPUTS,
     LINEAGE,
+    LOSSES,
     OUTSIDE_SUMS,
     PUBLIC_KEY,
     RECORDS,
@@ -23,7 +24,7 @@ from herdbook.layout import (
     WEIGHTS_INDEX,
 )
 from herdbook.plan.folder import made_files
-from herdbook.plan.release import contents
+from herdbook.plan.release import computed_files, contents
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import statements
 from herdbook.provenance.lineage import parse
@@ -57,12 +58,12 @@ def told(folder, key=KEY):
         (folder / WEIGHTS_INDEX).write_text(dump_json(index_of(after.released)))
     write_sums(folder)
     release = Release(FolderSubject(folder))
-    headers = {name: read_header(folder / name) for name in after.released.shard_names}
-    (folder / LINEAGE).write_text("".join(lines(after, release.records(), headers)))
+    if LINEAGE in computed_files(after):
+        headers = {name: read_header(folder / name) for name in after.released.shard_names}
+        (folder / LINEAGE).write_text("".join(lines(after, release.records(), headers)))
     if (folder / CARD).exists():
-        write_claims(
-            folder, after, key
-        )  # which the card is made with; the bills, which have its digest, follow
+        # The card is made with them; the bills, which have its digest, follow.
+        write_claims(folder, after, key)
         _write_card(folder)
     write_bills(folder, after)
     sign(folder, after, key)
@@ -78,13 +79,13 @@ def write_bills(folder, plan):
 def sign(folder, plan, key=KEY):
     """Write checksums, claims and signatures, by the code that builds them."""
     write_claims(folder, plan, key)
-    sign_model(folder, plan.recipe.release.name, key)
+    sign_model(folder, plan.title, key)
 
 
 def write_claims(folder, plan, key=KEY):
     """Write checksums and claims, by the code that builds them."""
     digests = with_sums(write_sums(folder), (folder / SUMS).read_bytes())
-    slices = parse((folder / LINEAGE).read_text())
+    slices = parse((folder / LINEAGE).read_text()) if LINEAGE in digests else []
     claims = statements(plan, digests, lambda name: _json(folder, name), slices)
     (folder / CLAIMS).write_bytes(b"".join(line(claim, key) for claim in claims))
 
@@ -113,6 +114,8 @@ def _rekey(folder, before, after):
         **{f"{EVALUATIONS}/{item.id}.json": item for item in after.evaluations},
         **{f"{SEARCHES}/{item.id}.json": item for item in after.searches.values()},
         **({f"{ROUTING}/{after.report.id}.json": after.report} if after.report else {}),
+        **({f"{LOSSES}/{after.reference.id}.json": after.reference} if after.reference else {}),
+        **{f"{LOSSES}/{item.id}.json": item for item in after.losses},
         **{f"{RECORDS}/{item.id}.gguf.json": item for item in after.quantized},
     }
     for old, new in zip(contents(before), contents(after), strict=True):
@@ -140,7 +143,7 @@ def _write_card(folder):
     """Write the card and its figures anew, from the release's own files."""
     release = Release(FolderSubject(folder))
     with open_workspace(release, Options(), "card") as workspace:
-        workspace.take_over(RECORDS, SEARCHES, EVALUATIONS, ROUTING)
+        workspace.take_over(RECORDS, SEARCHES, EVALUATIONS, LOSSES, ROUTING)
         with (
             suppress(HerdbookError),
             damaged("the card"),

@@ -27,6 +27,7 @@ SCT_LIST = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 ORIGIN = "log.example"
 ECDSA = ec.ECDSA(hashes.SHA256())
+SECRET = "a secret of the identity provider's"  # noqa: S105 - opens nothing
 
 
 class LocalSigstore:
@@ -52,11 +53,24 @@ class LocalSigstore:
 
     # --- the services -------------------------------------------------------------------------------------------
 
-    def token(self):
-        """Return what the identity provider gives: who is there, for a few minutes."""
+    def token(self, audience="sigstore"):
+        """Return what the identity provider gives: who is there, for a few minutes, and for whom that is meant."""
         now = int(time.time())
-        said = {"iss": self.issuer, "sub": self.name, "aud": "sigstore", "iat": now, "exp": now + 300}
-        return jwt.encode(said, "a secret of the identity provider's", algorithm="HS256")
+        said = {"iss": self.issuer, "sub": self.name, "aud": audience, "iat": now, "exp": now + 300}
+        return jwt.encode(said, SECRET, algorithm="HS256")
+
+    def publisher(self, audience):
+        """Return a trusted publisher of a Hub: whether a token is the provider's, about who is there, and for that Hub."""
+        name, issuer = self.name, self.issuer
+
+        def accepts(token):
+            try:
+                said = jwt.decode(token, SECRET, algorithms=["HS256"], audience=audience, issuer=issuer)
+            except jwt.InvalidTokenError:
+                return False
+            return said["sub"] == name
+
+        return accepts
 
     def certify(self, request):
         """Return a certificate for the key of a signing request, and the authority's own, as Fulcio does."""
@@ -263,9 +277,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Location", f"{query['redirect_uri']}?{answer}")
             self.send_header("Content-Length", "0")
             return self.end_headers()
-        if self.headers.get("Authorization") != "bearer of the job":
+        scheme, _, secret = self.headers.get("Authorization", "").partition(" ")
+        if (scheme.lower(), secret) != ("bearer", "of the job") or "/id" in services.broken:
             return self._answer(403, {})
-        return self._answer(200, {"value": services.token()})
+        return self._answer(200, {"value": services.token(query.get("audience", "sigstore"))})
 
     def do_POST(self):
         """Certify or log."""
@@ -280,9 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = json.loads(body)
         if self.path == "/api/v2/signingCert":
             token = self.headers["Authorization"].removeprefix("Bearer ")
-            jwt.decode(
-                token, "a secret of the identity provider's", algorithms=["HS256"], audience="sigstore"
-            )
+            jwt.decode(token, SECRET, algorithms=["HS256"], audience="sigstore")
             chain = {"certificates": services.certify(asked)}
             return self._answer(200, {"signedCertificateEmbeddedSct": {"chain": chain}})
         if self.path == "/api/v1/log/entries":

@@ -16,12 +16,12 @@ import pytest
 TOOL = Path(sys.prefix) / "tools" / "moto"
 
 
-def environment(url):
+def environment(url, key="herd"):
     """Return what a client needs to speak to it, and nothing of the person who runs the tests."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "herd",
+        "AWS_ACCESS_KEY_ID": key,
         "AWS_SECRET_ACCESS_KEY": "made-up",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",

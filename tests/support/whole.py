@@ -166,7 +166,8 @@ def build(root, key, models=MODELS, **sections):
         names = [locked.name for locked in plan.lock.tasks.values()]
         also = [name for name in names if name != "held_out"]
         measured.write(plan, item, [0.75 + number / 16], stderr=0.125, also=also)
-    locks.write(with_requests(plan), locks.path_for(plan.recipe_path))
+    if plan.evaluations:
+        locks.write(with_requests(plan), locks.path_for(plan.recipe_path))
     plan = plans.load(plan.recipe_path, plan.layout.root)
     render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, key)

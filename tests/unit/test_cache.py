@@ -24,7 +24,7 @@ from herdbook.errors import CacheError, DigestMismatchError
 from herdbook.plan.jobs import Job, all_jobs, find
 from herdbook.steps.assemble.step import assemble, write_config_files
 from herdbook.steps.fetch.step import fetch
-from support import s3_server, tiny
+from support import bucket_gateway, s3_server, tiny
 
 LARGE = LINKED_BYTES + 1
 
@@ -35,13 +35,25 @@ def server():
         yield url
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(scope="module")
+def gateway():
+    with bucket_gateway.serve() as url:
+        yield url
+
+
+@pytest.fixture(params=["folder", "s3", "hub"])
 def cache(request, tmp_path, monkeypatch):
-    """An empty cache of each kind."""
+    """An empty cache of each kind: a folder, a bucket of S3, and one of the Hub behind its gateway."""
+    if request.param != "folder":
+        monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it keeps the credentials of the first client
     if request.param == "s3":
         for name, value in s3_server.environment(request.getfixturevalue("server")).items():
             monkeypatch.setenv(name, value)
         return configured(f"s3://herd/{tmp_path.name}-{os.urandom(4).hex()}")
+    if request.param == "hub":
+        for name, value in s3_server.environment(request.getfixturevalue("gateway"), "HFAK").items():
+            monkeypatch.setenv(name, value)
+        return configured(f"s3://{bucket_gateway.BUCKET}/{tmp_path.name}-{os.urandom(4).hex()}")
     (tmp_path / "cache").mkdir()
     return configured(str(tmp_path / "cache"))
 
@@ -299,6 +311,28 @@ def test_a_place_that_cannot_be_used_is_one_message(tmp_path, server, monkeypatc
     with pytest.raises(CacheError, match="Could not connect") as caught:
         configured("s3://herd/x").check()
     assert "made-up" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda s3: s3.list_objects(Bucket="cache"),
+        lambda s3: s3.get_object(Bucket="cache", Key="a//b"),
+        lambda s3: s3.put_object(Bucket="other", Key="a", Body=b"x"),
+    ],
+    ids=["ListObjectsV1", "a key", "a bucket"],
+)
+def test_the_hub_s_gateway_has_limits(gateway, refused, monkeypatch):
+    for name, value in s3_server.environment(gateway, "HFAK").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    import boto3
+    from botocore.exceptions import ClientError
+
+    with pytest.raises(ClientError, match="NotImplemented|InvalidArgument|NoSuchBucket"):
+        refused(boto3.client("s3"))
+    boto3.client("s3").put_object(Bucket="cache", Key="a", Body=b"x", Metadata={"b": "c"})
+    assert boto3.client("s3").head_object(Bucket="cache", Key="a")["Metadata"] == {}
 
 
 def test_a_folder_needs_no_client_for_s3(tmp_path):

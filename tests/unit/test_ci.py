@@ -14,7 +14,10 @@ ACTIONS = sorted(
 OWN = re.compile(r"\./\.github/actions/[\w-]+")
 PINNED = re.compile(r"([\w.-]+/[\w./-]+)@([0-9a-f]{40})")
 # What a job may beyond reading the repository.
-GRANTED = {("starter", "refresh.yml", "refresh"): {"contents": "write", "pull-requests": "write"}}
+GRANTED = {
+    ("starter", "refresh.yml", "refresh"): {"contents": "write", "pull-requests": "write"},
+    ("starter", "publish.yml", "publish"): {"contents": "read", "id-token": "write"},
+}
 
 
 def load(path):
@@ -43,9 +46,25 @@ def test_a_workflow_may_read_and_little_else(path):
     assert "pull_request_target" not in about["on"]
 
 
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name)
+def test_who_has_an_identity_waits_for_an_approval_and_is_started_by_hand(path):
+    about = load(path)
+    for job in about["jobs"].values():
+        if "id-token" in job.get("permissions", {}):
+            assert job["environment"] == "publish"
+            assert list(about["on"]) == ["workflow_dispatch"]
+            (publishing,) = [step for step in job["steps"] if "HF_OIDC_RESOURCE" in step.get("env", {})]
+            assert "HF_TOKEN" not in publishing["env"]
+
+
 @pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=name)
 def test_no_expression_is_a_part_of_a_script(path):
     assert not [step["run"] for step in steps(path) if "${{" in step.get("run", "")]
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=name)
+def test_a_failure_is_not_lost_in_a_pipe(path):
+    assert all(step.get("shell") == "bash" for step in steps(path) if "| tee" in step.get("run", ""))
 
 
 @pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=name)

@@ -56,6 +56,14 @@ LARGE = {
         ],
         "Size against loss",
     ),
+    # the largest loss is between 0.1 and 1, the smallest close to the axis
+    "losses below one": lambda: draw_losses(
+        [
+            FilePoint(name, bits, loss, loss / 20)
+            for name, bits, loss in (("Q8_0", 8.5, 0.00101), ("Q4_K_M", 5.7, 0.04), ("Q2_K", 4.5, 0.4))
+        ],
+        "Size against loss",
+    ),
     "measurements": lambda: draw_measurements(
         [
             Panel(

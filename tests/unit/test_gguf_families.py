@@ -125,7 +125,7 @@ def test_every_parameter_comes_back(made):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gemma2", "qwen3"])
+@pytest.mark.parametrize("name", ["gemma2", "qwen3", "phi3"])
 def test_headers_are_those_of_the_real_converter(tmp_path, monkeypatch, name):
     try:
         CONVERTER.find()
@@ -223,6 +223,30 @@ def test_other_frequencies_do_not_derive(tmp_path):
             {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
             "rope_type linear are not supported",
         ),
+        ("stablelm", {"qk_layernorm": True}, "as if qk_layernorm were False, and config.json has True"),
+        ("stablelm", {"rope_theta": 5000.0}, "as if rope_theta were 10000"),
+        ("stablelm", {"tie_word_embeddings": True}, "as if tie_word_embeddings were False"),
+        ("stablelm", {"layer_norm_eps": None}, "converter needs layer_norm_eps in config.json"),
+        ("stablelm", {"num_key_value_heads": None}, "converter needs num_key_value_heads in config.json"),
+        (
+            "stablelm",
+            {"partial_rotary_factor": None},
+            "converter needs partial_rotary_factor in config.json",
+        ),
+        (
+            "stablelm",
+            {"rope_parameters": {"partial_rotary_factor": 0.25}},
+            r"more than one partial_rotary_factor: 0\.25 and 0\.5",
+        ),
+        ("stablelm", {"head_dim": 16}, "as if head_dim were 8, and config.json has 16"),
+        ("phi3", {"rope_theta": None}, "converter needs rope_theta in config.json"),
+        ("phi3", {"original_max_position_embeddings": None}, "needs original_max_position_embeddings"),
+        (
+            "phi3",
+            {"rope_scaling": {"type": "longrope", "long_factor": [2.0] * 3, "short_factor": [1.0] * 3}},
+            "rope_type longrope are not supported",
+        ),
+        ("qwen3", {"partial_rotary_factor": 0.5}, "of a part of each head"),
         ("qwen3_moe", {"architectures": ["DeepseekForCausalLM"]}, "its graph leaves out norm_topk_prob"),
         ("llama3", {"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel is not supported, only LlamaFor"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from herdbook import recipe as recipes
 from herdbook.layout import LOCK, SIGNATURE
 from herdbook.lock import Lock, LockedAdapter, LockedCalibration, LockedFile, LockedSource, LockedTask
+from herdbook.plan.edition import Edition
 from herdbook.release.finding import Finding, Options, Outcome
 from herdbook.verify import levels, report
 from herdbook.verify.facts import ASSERTED, FACTS, fact_about
@@ -25,7 +26,9 @@ MORE += "quantize: {methods: [Q8_0]}\n"
 
 def of(text, *files):
     return SimpleNamespace(
-        recipe=recipes.parse(text, "r.yaml"), subject=SimpleNamespace(files=dict.fromkeys(files))
+        edition=Edition.WHOLE,
+        recipe=recipes.parse(text, "r.yaml"),
+        subject=SimpleNamespace(files=dict.fromkeys(files)),
     )
 
 

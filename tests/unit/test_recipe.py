@@ -178,6 +178,11 @@ def test_all_problems_at_once_each_with_file_and_key():
             "quantize.methods: a method is named twice",
         ),
         ("\nrelease", "\nquantize: {methods: [Q9]}\nrelease", "quantize.methods.0"),
+        (
+            "\nrelease",
+            "\npublish: {gguf_repo: herd/a-GGUF}\nrelease",
+            "publish.gguf_repo: the recipe has no `quantize`",
+        ),
         ("\nrelease", "\nevaluate: {tasks: [t], models: [base, base]}\nrelease", "a model is named twice"),
         *(
             ("\nrelease", f"\nevaluate: {{tasks: [t], models: [base], compare: {wrong}}}\nrelease", message)

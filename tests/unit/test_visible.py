@@ -53,7 +53,7 @@ ALL = "".join(HOSTILE)
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    monkeypatch.setattr(visible, "_secrets", {})
+    monkeypatch.setattr(visible, "_secrets", set())
     visible.conceal(ODD)
 
 
@@ -86,6 +86,16 @@ def test_a_token_is_known_by_its_form_and_other_names_stay():
         visible.line("herd/hf_converted_weights_of_our_own_model")
         == "herd/hf_converted_weights_of_our_own_model"
     )
+
+
+def test_a_long_signed_token_is_hidden_whether_it_is_known_or_not(monkeypatch):
+    monkeypatch.setattr(visible, "_secrets", set())
+    signed = ".".join(("eyJhbGciOiJSUzI1NiJ9", "eyJ" + "dQ-_" * 400, "s1-_" * 80))
+    for secret in (signed, f"hf_jwt_{signed}"):
+        assert visible.line(f"got {secret}, and") == "got <token>, and"
+    odd = "a job's identity: " + "x" * 2000
+    visible.conceal(odd)
+    assert visible.line(f"[{odd}] [{odd[:700]}] [{odd[:11]}]") == f"[<token>] [<token>] [{odd[:11]}]"
 
 
 FINDINGS = [

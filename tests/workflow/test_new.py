@@ -21,8 +21,10 @@ from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.cli.main import main
 from herdbook.lock import Lock
+from herdbook.signing.bundle import read
+from herdbook.signing.keyless import CONFIG_VARIABLE
 from herdbook.tools import installed
-from support import forkserver, tiny
+from support import forkserver, local_sigstore, tiny
 
 ROOT = Path(__file__).parents[2]
 MODELS = {
@@ -144,6 +146,41 @@ def test_a_tag_builds_what_the_next_run_takes_over(repository):
     assert again.returncode == 0, again.stdout + again.stderr
     assert (release / "SHA256SUMS").read_bytes() == first
     assert [request for request in repository.hub.requests if "safetensors" in request.path] == []
+
+
+@pytest.mark.slow
+def test_publishing_signs_and_uploads_with_the_job_s_identity(repository):
+    tiny.write_recipe(repository.recipe, {"base": MODELS["base"]}, release={"repo": "herd/made"})
+    tiny.lock(repository.recipe)
+    services = local_sigstore.LocalSigstore()
+    hub, trust = repository.hub, repository.runner / "trust.json"
+    hub.add_repo("herd/made", {".gitattributes": b"x"})
+    hub.publishers["herd/made"] = services.publisher(hub.url)
+    with local_sigstore.serve(services) as environment:
+        trust.write_text(json.dumps(services.trust()))
+        job = {
+            **environment,
+            CONFIG_VARIABLE: str(trust),
+            "RECIPE": "recipes/tiny.yaml",
+            "HERDBOOK_CACHE": str(repository.root / ".cache"),
+        }
+        target = repository.step("publish", "target", **job)
+        assert target.returncode == 0, target.stderr
+        assert repository.outputs() == {"repo": "herd/made"}
+        built = repository.step("publish", "build", HF_TOKEN="", **job)
+        assert built.returncode == 0, built.stdout + built.stderr
+        assert hub.scopes == {}  # what builds has no token that may write
+        done = repository.step("publish", "publish", HF_OIDC_RESOURCE="herd/made", **job)
+    assert done.returncode == 0, done.stdout + done.stderr
+    publication = json.loads((repository.root / "results/Tiny/publication.json").read_text())
+    assert publication["url"] in (repository.runner / "summary.md").read_text()
+    held = hub.repos["herd/made"].find("main").files
+    *of_build, last = (read(each, "claims") for each in held["claims.jsonl"].content.splitlines())
+    assert all(each.certified for each in (*of_build, last))
+    assert publication["commit"] in last.statement["predicate"]["purl"]
+    kept = [path.read_bytes() for path in repository.root.rglob("*") if path.is_file()]
+    for token in hub.scopes:
+        assert not any(token.encode() in each for each in (*kept, (done.stdout + done.stderr).encode()))
 
 
 @pytest.mark.slow
@@ -288,6 +325,23 @@ def test_verifying_lists_releases_and_ends_as_herdbook_does(repository):
         assert asked[asked.index("--expect") + 1] == "12ab"
         assert "--not-before" not in asked
     assert not (repository.root / "pwned").exists()
+
+
+def test_a_job_of_the_hub_verifies_each_release_and_ends_with_the_worst_status(repository):
+    script = repository.root / "jobs/verify.py"
+    assert f'dependencies = ["herdbook=={__version__}"]' in script.read_text().partition('"""')[0]
+    asked, package = repository.runner / "asked", repository.runner / "fake"
+    (package / "herdbook").mkdir(parents=True)
+    (package / "herdbook/__init__.py").touch()
+    (package / "herdbook/__main__.py").write_text(
+        f"import sys\nopen({str(asked)!r}, 'a').write(' '.join(sys.argv[1:]) + chr(10))\n"
+        "sys.exit(9 if sys.argv[-1].endswith('gone') else 0)\n"
+    )
+    for releases, status in (((), 2), (("a/b@v1", "a/c"), 0), (("a/gone", "a/b@v1"), 9)):
+        asked.write_text("")
+        done = repository.run(sys.executable, str(script), *releases, PYTHONPATH=str(package))
+        assert done.returncode == status, done.stderr
+        assert asked.read_text().splitlines() == [f"verify --level upstream -- {one}" for one in releases]
 
 
 @pytest.mark.parametrize(("extras", "wanted"), [("", "herdbook"), ("workflow", "herdbook[workflow]")])

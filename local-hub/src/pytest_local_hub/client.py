@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from huggingface_hub import constants
+from huggingface_hub.utils import _auth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,7 @@ def use(hub: LocalHub, home: Path, monkeypatch: pytest.MonkeyPatch, token: str |
         monkeypatch.delenv(name)
     for name, value in environment(hub, home, token).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(_auth, "_OIDC_TOKEN_CACHE", None, raising=False)
     template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -103,24 +103,26 @@ class Handler(BaseHTTPRequestHandler):
         """The account of the request; empty if it has no known token."""
         return self.store.accounts.get(self.token or "", ("", ""))[0]
 
-    @property
-    def is_trusted(self) -> bool:
-        """Whether the account may read private and gated content."""
-        return self.account == KEEPER
+    def may_see(self, name: str) -> bool:
+        """Return whether the account may read the private or gated repository ``owner/name``."""
+        return self.account == KEEPER or self.store.scopes.get(self.token or "") == name
 
     def may_write(self, name: str) -> None:
         """Refuse the request if its account may not write to ``owner/name``."""
         if self.token is None:
             raise Answer(401, "Invalid username or password.")
+        scope = self.store.scopes.get(self.token)
+        if scope is not None and scope != name:
+            raise Answer(403, f"This token may not write to {name}")
         account, role = self.store.accounts[self.token]
         owners = {account, *(self.store.orgs if account == KEEPER else ())}
-        if role != "write" or name.partition("/")[0] not in owners:
+        if role != "write" or (scope is None and name.partition("/")[0] not in owners):
             raise Answer(403, f"You don't have the rights to write to {name}")
 
     def repo(self, kind: str, name: str) -> Repo:
         """Return a repository that is visible to the account; ``kind`` is ``datasets``, or anything else for a model."""
         repo = self.store.repos.get(repo_key(kind, name))
-        if repo is None or (repo.private and not self.is_trusted):
+        if repo is None or (repo.private and not self.may_see(name)):
             if self.token is None:
                 raise Answer(401, "Invalid username or password.", "RepoNotFound")
             raise Answer(404, "Repository not found", "RepoNotFound")
@@ -174,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         except Answer as answer:
             self.fault = None
-            self.send(answer.status, json.dumps({"error": answer.message}).encode(), answer.headers)
+            self.send(answer.status, json.dumps(answer.body).encode(), answer.headers)
 
     def _misbehave(self, fault: Fault) -> None:
         """Carry out a fault before or in place of the response; most faults change the response itself."""

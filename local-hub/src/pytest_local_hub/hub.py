@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from pytest_local_hub import reading, writing
+from pytest_local_hub import publishers, reading, writing
 from pytest_local_hub.faults import Fault, Faults
 from pytest_local_hub.handler import Handler
 from pytest_local_hub.log import Log
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_local_hub.faults import Kind
     from pytest_local_hub.log import Request
 
-ROUTES = reading.ROUTES + writing.ROUTES
+ROUTES = reading.ROUTES + writing.ROUTES + publishers.ROUTES
 
 
 class LocalHub(Store):

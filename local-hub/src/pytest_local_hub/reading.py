@@ -19,6 +19,8 @@ DATE = "2024-01-01T00:00:00.000Z"
 def _whoami(handler: Handler) -> None:
     if handler.token is None:
         raise Answer(401, "Invalid username or password.")
+    if handler.token in handler.store.scopes:  # no account of a person
+        raise Answer(403, "This token has no access to this endpoint")
     name, role = handler.store.accounts[handler.token]
     orgs = (
         [{"name": org, "roleInOrg": "write"} for org in sorted(handler.store.orgs)] if name == KEEPER else []
@@ -108,7 +110,7 @@ def _commits(handler: Handler, kind: str, name: str, rev: str) -> None:
 
 def _resolve(handler: Handler, kind: str, name: str, rev: str, path: str) -> None:
     repo, commit = handler.commit(kind, name, rev)
-    if repo.gated and not handler.is_trusted:
+    if repo.gated and not handler.may_see(repo.name):
         message = f"Access to {name} is restricted and you are not in the authorized list."
         raise Answer(403 if handler.token else 401, message, "GatedRepo")
     headers = {"X-Repo-Commit": commit.oid}

@@ -24,12 +24,17 @@ class Answer(Exception):  # noqa: N818 - not an error: it unwinds to where respo
     """A response other than the requested one."""
 
     def __init__(
-        self, status: int, message: str, code: str | None = None, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+        body: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
+        self.status, self.body = status, body or {"error": message}
         self.headers = {
-            "X-Error-Message": message,
+            **({} if body else {"X-Error-Message": message}),
             **({"X-Error-Code": code} if code else {}),
             **(headers or {}),
         }

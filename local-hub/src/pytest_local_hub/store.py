@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 KEEPER = "keeper"  # the account that may do everything
 PIECE_BYTES = 1 << 16
@@ -216,6 +216,9 @@ class Store:
         lfs: Contents of large files by SHA-256; tests may damage them.
         moved: Current names of repositories by former name.
         page_size: Entries on one page of a listing; None for no pages.
+        publishers: Trusted publishers by resource (``owner/name``): whether an identity token is one of theirs.
+        lifetime_s: Seconds for which a token of a trusted publisher is announced to be valid; it is until ``expire``.
+        scopes: The repository that a token of a trusted publisher may write, by token.
         writing: Lock for writing, so that a commit is made as a whole or not at all.
     """
 
@@ -234,7 +237,25 @@ class Store:
         self.lfs: dict[str, Blob] = {}
         self.moved: dict[str, str] = {}
         self.page_size: int | None = None
+        self.publishers: dict[str, Callable[[str], bool]] = {}
+        self.lifetime_s = 3600
+        self.scopes: dict[str, str] = {}
+        self._issued = 0
         self.writing = threading.Lock()
+
+    def issue(self, resource: str) -> str:
+        """Return a new token that may write one repository, and do nothing else."""
+        with self.writing:
+            self._issued += 1
+            token = f"hf_jwt_eyJhbGciOiJub25lIn0.issued-{self._issued:032}.signature-{self._issued:032}"
+            self.accounts[token] = ("[OIDC]", "write")
+            self.scopes[token] = resource
+        return token
+
+    def expire(self) -> None:
+        """Let all tokens of trusted publishers expire."""
+        for token in self.scopes:
+            self.accounts.pop(token, None)
 
     def add_repo(
         self,

@@ -70,6 +70,9 @@ def objection(config: Mapping[str, Any], tensors: Collection[str] = ()) -> str |
         value = rope_of(dict(config))[0] if key == "rope_theta" else config.get(key, default)
         if (value or None) != (only or None):
             return f"llama.cpp computes as if {key} were {only}, and config.json has {value}"
+    rope = config.get("rope_parameters") or {}
+    if lacking := [key for key in form.stated if config.get(key, rope.get(key)) is None]:
+        return f"llama.cpp's converter needs {lacking[0]} in config.json"
     if is_tied(config) and HEAD in tensors:
         return f"its embeddings are tied, and llama.cpp would still use {HEAD}, which transformers does not"
     return _layers_objection(form, config) or _rotary_objection(form, config)
@@ -140,11 +143,27 @@ def _rotary_objection(form: Form, config: Mapping[str, Any]) -> str | None:
         return f"rotary embeddings with rope_type {kind} are not supported, only {', '.join(form.scaling)}"
     written, required = ROTARY_SCALING[kind]
     given = {key for key, value in settings.items() if value is not None}
-    partial = {config.get("partial_rotary_factor"), settings.get("partial_rotary_factor")} - {None, 1}
-    if partial:
-        return "rotary embeddings of a part of each head (partial_rotary_factor) are not supported"
+    partial = {config.get("partial_rotary_factor"), settings.get("partial_rotary_factor")} - {None}
+    if reason := _partial_objection(form, config, partial):
+        return reason
     if unknown := sorted(given - written - _NAMES - {"partial_rotary_factor"}):
         return f"rotary embeddings with rope_type {kind} and {unknown[0]} are not supported"
     if lacking := sorted(required - given):
         return f"rotary embeddings with rope_type {kind} need {lacking[0]} in config.json"
+    return None
+
+
+def _partial_objection(form: Form, config: Mapping[str, Any], partial: Collection[Any]) -> str | None:
+    """Return why the part of each head that is rotated would be another one. ``partial`` has the shares that are stated."""
+    if not form.partial:
+        wrong = any(share != 1 for share in partial)
+        message = "rotary embeddings of a part of each head (partial_rotary_factor) are not supported"
+        return message if wrong else None
+    if len(partial) > 1:
+        return (
+            f"config.json has more than one partial_rotary_factor: {' and '.join(map(str, sorted(partial)))}"
+        )
+    split = config["hidden_size"] // config["num_attention_heads"]
+    if config.get("head_dim") not in {None, split}:
+        return f"llama.cpp computes as if head_dim were {split}, and config.json has {config['head_dim']}"
     return None

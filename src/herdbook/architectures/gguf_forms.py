@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Rows = Literal["", "q", "k"]
-# SentencePiece's own file; merges with a fallback to bytes, as in Llama 2; tokens of bytes, in GPT-2's spelling.
-Reader = Literal["sentencepiece", "fallback", "bytes"]
+# SentencePiece's own file; the same, with the added tokens of all files, unless the tokenizer is GPT-2's; merges with a fallback to
+# bytes, as in Llama 2; tokens of bytes, in GPT-2's spelling.
+Reader = Literal["sentencepiece", "phi3", "fallback", "bytes"]
 LLAMA_READERS: tuple[Reader, ...] = ("sentencepiece", "fallback", "bytes")
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
@@ -29,6 +30,7 @@ class Piece:
         rows: Whose heads' rows are reordered: those of queries or of keys.
         bias: Whether it can have a bias.
         required: Whether every model has it.
+        unless: A setting of ``config.json`` with which no layer has it.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Piece:
     rows: Rows = ""
     bias: bool = False
     required: bool = True
+    unless: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Form:
         local_layers: Of as many layers, all but the last have a sliding window; 0 if none has.
         unwritten: Hyperparameters of ``conversion.HYPERPARAMETERS`` that are not in the header.
         space_prefix: Whether SentencePiece puts a space before a text; the header states it if not.
+        stated: Settings without which the converter fails, though transformers has defaults for them.
+        partial: Whether a part of each head is rotated, as the header states.
     """
 
     architecture: str
@@ -93,6 +98,8 @@ class Form:
     local_layers: int = 0
     unwritten: tuple[str, ...] = ()
     space_prefix: bool = True
+    stated: tuple[str, ...] = ()
+    partial: bool = False
 
 
 def _attention(rows: bool, biases: str, norms: bool = False) -> tuple[Piece, ...]:
@@ -128,6 +135,7 @@ _GEMMA_FIXED = {
     "use_bidirectional_attention": (None, None),
 }
 _EVERY_LAYER = {"decoder_sparse_step": (1, 1), "mlp_only_layers": ([], [])}
+_LENGTHS = ("max_position_embeddings", "original_max_position_embeddings")
 _LLAMA_SCALING = ("default", "linear", "yarn", "llama3")
 
 FORMS: dict[str, Form] = {
@@ -216,6 +224,37 @@ FORMS: dict[str, Form] = {
         scaling=("default",),
         tied=True,
         readers=LLAMA_READERS,
+    ),
+    "Phi3ForCausalLM": Form(
+        "phi3",
+        (Piece("attn_qkv", "self_attn.qkv_proj"), Piece("attn_output", "self_attn.o_proj")),
+        (Piece("ffn_up", "mlp.gate_up_proj"), Piece("ffn_down", "mlp.down_proj")),
+        _NORMS,
+        scaling=("default",),
+        readers=("phi3", "bytes"),
+        stated=("num_key_value_heads", "rms_norm_eps", "rope_theta", *_LENGTHS),
+        partial=True,
+    ),
+    "StableLmForCausalLM": Form(
+        "stablelm",
+        _attention(False, "qkv"),
+        _mlp(),
+        (
+            Piece("attn_norm", "input_layernorm", bias=True),
+            Piece("ffn_norm", "post_attention_layernorm", bias=True, unless="use_parallel_residual"),
+        ),
+        None,
+        # the pinned converter ends with an error at norms of single heads
+        {
+            "tie_word_embeddings": (False, False),
+            "rope_theta": (10000.0, 10000.0),
+            "qk_layernorm": (False, False),
+        },
+        scaling=("default",),
+        readers=("bytes",),
+        unwritten=("rope.freq_base", "attention.layer_norm_rms_epsilon"),
+        stated=("num_key_value_heads", "max_position_embeddings", "layer_norm_eps", "partial_rotary_factor"),
+        partial=True,
     ),
 }
 

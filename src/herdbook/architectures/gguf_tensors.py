@@ -89,6 +89,11 @@ def layout(config: Mapping[str, Any], where: str) -> dict[str, TensorLayout]:
     parts = [
         TensorLayout("token_embd.weight", ("model.embed_tokens.weight",)),
         TensorLayout("output_norm.weight", ("model.norm.weight",), shift=form.norm_shift),
+        *(
+            [TensorLayout("output_norm.bias", ("model.norm.bias",))]
+            if any(norm.bias for norm in form.norms)
+            else []
+        ),
         # a tied model may still contain an output matrix, which the converter then writes
         TensorLayout(
             "output.weight", ("lm_head.weight",), required=not config.get("tie_word_embeddings", form.tied)
@@ -105,6 +110,8 @@ def _layer(form: Form, config: Mapping[str, Any], layer: int) -> Iterator[Tensor
     ours, theirs = f"blk.{layer}", f"model.layers.{layer}"
     experts = form.experts
     for piece in (*form.norms, *form.attention, *form.mlp):
+        if piece.unless and config.get(piece.unless):
+            continue
         shift = form.norm_shift if piece.name.endswith("_norm") else 0.0
         for part in _tensors(
             piece, f"{ours}.{piece.name}", f"{theirs}.{piece.source}", _heads(piece, config)

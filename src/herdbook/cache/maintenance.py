@@ -96,10 +96,11 @@ def _is_intact(entry: CacheEntry, product: Product) -> bool:
 
 def _forget(plan: Plan, product: Product) -> None:
     """Remove a damaged result, and the hard links to it in the release, so that the next build rebuilds both."""
-    released = [path for path in plan.layout.release_folder.glob("*") if path.is_file()]
+    folders = [one.layout.release_folder for one in plan.editions]
+    released = [path for folder in folders for path in folder.glob("*") if path.is_file()]
     for path in product.files.values():
         for link in released:
             if link.exists() and path.exists() and link.samefile(path):
                 link.unlink()
-                (plan.layout.release_folder / SUMS).unlink(missing_ok=True)
+                (link.parent / SUMS).unlink(missing_ok=True)
         path.unlink(missing_ok=True)

@@ -53,4 +53,4 @@ def command(context: click.Context, recipe: Path, results: Path, key: str | None
             state = "signed without a key; `herdbook verify` shows the signer"
         case None:
             state = "not signed: no key is configured"
-    say(f"{plan.layout.release_folder}: {state}")
+    say(*(f"{one.layout.release_folder}: {state}" for one in plan.editions))

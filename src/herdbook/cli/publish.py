@@ -53,40 +53,75 @@ def command(
     from herdbook.publish import local, preflight, step
     from herdbook.signing.signer import configured_signer, line
 
-    plan = None
+    notes: dict[Path, Path] = {}  # where each release's publication is noted
     if folder is None:
         plan = plans.load(recipe, results)
-        preflight.check_made_by(plan)
-        folder = plan.layout.release_folder
-    release = local.read(folder)
-    for note in release.ignored:
+        for one in plan.editions:
+            preflight.check_made_by(one)
+            notes[one.layout.release_folder] = one.layout.publication
+        if len(notes) > 1 and (repo or to):
+            raise click.UsageError(
+                f"the recipe makes {' and '.join(map(str, notes))}: with --repo or --to, name one with --release"
+            )
+    releases = [local.read(one) for one in ([folder] if folder else notes)]
+    for note in [note for release in releases for note in release.ignored]:
         progress.say(note)
-    place = repo or release.recipe.release.repo
     if to:
-        _to_folder(release, to, dry_run=dry_run)
-    elif dry_run:
-        text, problems, refused = step.preview(release, place)
-        _show(text, problems)
-        for problem in refused:
-            say(f"note: this token is not sufficient: {problem}")
-        _lead_here(release, place)
-    else:
-        signer = configured_signer()
+        _to_folder(releases[0], to, dry_run=dry_run)
+        return
+    places = [(release, repo or release.release.repo) for release in releases]
+    if dry_run or len(places) > 1:  # of two releases, neither is published if the other cannot be
+        _check(places, shown=dry_run)
+    if dry_run:
+        return
+    signer = configured_signer()
+    for release, place in places:
         publication = step.publish(
             release, place, lambda claim: line(claim, signer).decode().rstrip("\n"), progress.say
         )
-        if plan and not repo:
-            write_json(plan.layout.publication, publication.as_json())
+        if release.folder in notes and not repo:
+            write_json(notes[release.folder], publication.as_json())
         say(_reference(release), publication.url)
         _lead_here(release, place)
 
 
+def _check(places: list[tuple[LocalRelease, str | None]], *, shown: bool) -> None:
+    """Look at what publishing would do.
+
+    Args:
+        places: The releases, each with its repository.
+        shown: Whether to print it; else problems are all that is of interest.
+
+    Raises:
+        StepError: If publishing would be refused.
+    """
+    from herdbook.publish import step
+
+    found: list[str] = []
+    for release, place in places:
+        text, problems, refused = step.preview(release, place)
+        found += problems
+        if shown:
+            say(*(text.split("\n") if text else ()), *(f"refused: {problem}" for problem in problems))
+            for problem in refused:
+                say(f"note: this token is not sufficient: {problem}")
+            if not problems:
+                _lead_here(release, place)
+        else:
+            found += refused
+    if found and shown:
+        raise _refusal(found)
+    if found:
+        raise StepError("\n".join(dict.fromkeys(found)))
+
+
 def _lead_here(release: LocalRelease, repo: str | None) -> None:
     """Propose that the predecessor's card leads to the release."""
+    from herdbook.plan.edition import Edition
     from herdbook.publish.proposal import successor
 
     replaced = release.recipe.publish.replaces
-    if replaced and repo:
+    if replaced and repo and release.release.edition is not Edition.GGUF:
         say(*successor(replaced, repo))
 
 
@@ -100,14 +135,14 @@ def _to_folder(release: LocalRelease, folder: Path, *, dry_run: bool) -> None:
 
     if dry_run:
         proposal, problems = folders.preview(release, folder)
-        _show("\n".join([f"to {folder}", *changes(proposal)]), problems)
+        say(f"to {folder}", *changes(proposal), *(f"refused: {problem}" for problem in problems))
+        if problems:
+            raise _refusal(problems)
         return
     proposal = folders.publish(release, folder)
     state = "already contains the release" if proposal.is_empty else "read back and compared"
     say(_reference(release), f"{folder}: {len(proposal.result)} files, {state}")
 
 
-def _show(text: str, problems: list[str]) -> None:
-    say(*(text.split("\n") if text else ()), *(f"refused: {problem}" for problem in problems))
-    if problems:
-        raise StepError(f"publishing would be refused for {plural(len(problems), 'reason')}, listed above")
+def _refusal(problems: list[str]) -> StepError:
+    return StepError(f"publishing would be refused for {plural(len(problems), 'reason')}, listed above")

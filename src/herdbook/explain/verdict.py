@@ -179,7 +179,8 @@ class Verdict:
         if job.rule == "card":
             if _differs(folder / RECIPE, plan.recipe_path):
                 yield "the recipe's text changed"
-            old = {path.relative_to(folder).as_posix() for path in folder.rglob("*.json")}
+            folders = [one.layout.release_folder for one in plan.editions]
+            old = {path.relative_to(one).as_posix() for one in folders for path in one.rglob("*.json")}
             results = {name for name in contents(plan) if name.endswith(".json") and "-" in name}
             new = sorted(name for name in results - old)
             if new and not self._follows(job):

@@ -14,6 +14,7 @@ from herdbook.export.crate import METADATA, File, crate, named_by_digest
 from herdbook.files import CHUNK_BYTES, atomic_writer, dump_json
 from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS, is_large
 from herdbook.plan.code import as_recorded
+from herdbook.plan.edition import Edition
 from herdbook.publish.claims import publications
 from herdbook.release.places import unlisted
 from herdbook.release.reader import Release, damaged
@@ -47,12 +48,16 @@ def pack(subject: Subject, to: Path, published: str) -> tuple[int, int, list[str
 
     Raises:
         DigestMismatchError: If a file of the release does not have the digest in its checksums.
-        StepError: If the destination exists and is not an empty folder.
+        StepError: If the destination exists and is not an empty folder, or the release has quantized files only.
         VerificationError: If the release is damaged.
     """
     release = Release(subject)
     if METADATA in release.sums:
         raise VerificationError(f"{SUMS}: lists {METADATA}, which is reserved for the crate")
+    if release.edition is Edition.GGUF:
+        raise StepError(
+            f"{subject.name}: has quantized files only; export the release that they were made from: {release.recipe.release.repo}"
+        )
     files = _files(release)
     build = recorded(release)
     with as_recorded(build.code), damaged("the release's own files"):

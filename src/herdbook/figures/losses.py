@@ -63,8 +63,7 @@ def draw_losses(points: Sequence[FilePoint], title: str) -> str:
     pad = (high - low) * 0.08 or 0.5
     low, high = low - pad, high + pad
     floor = math.floor(math.log10(min(point.loss for point in shown)))
-    ceiling = math.ceil(math.log10(max(point.loss for point in shown))) or floor + 1
-    ceiling = max(ceiling, floor + 1)
+    ceiling = max(math.ceil(math.log10(max(point.loss for point in shown))), floor + 1)
 
     def across(bits: float) -> float:
         return LEFT + (WIDTH - MARGIN - LEFT) * (bits - low) / (high - low)
@@ -89,7 +88,8 @@ def draw_losses(points: Sequence[FilePoint], title: str) -> str:
         line(LEFT, bottom, WIDTH - MARGIN, bottom, "hb-axis"),
         label((LEFT + WIDTH - MARGIN) / 2, bottom + 32, "bits per weight", SMALL, anchor="middle", ink=FAINT),
     ]
-    baselines = list(_apart([down(point.loss) + 4 for point in shown]))
+    # a name on the axis would be crossed by it
+    baselines = list(_apart([min(down(point.loss), bottom - 8) + 4 for point in shown]))
     for point, baseline in zip(shown, baselines, strict=True):
         x, y, color = across(point.bits), down(point.loss), BLUE if point.ours else ORANGE
         if point.loss > point.stderr > 0:

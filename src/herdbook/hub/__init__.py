@@ -28,6 +28,7 @@ from herdbook.hub.failure import (
     redact,
     requested_wait_s,
     server_message,
+    without_token,
     without_tokens,
 )
 from herdbook.hub.history import PROPOSAL, Refs, history, leads_to, read_refs
@@ -42,6 +43,7 @@ from herdbook.hub.repository import (
 )
 from herdbook.hub.snapshot import file_of_data_set, matches, read_of_data_set, read_url
 from herdbook.hub.transport import TRAFFIC, client, read_range
+from herdbook.hub.trusted import RESOURCE, resource
 
 __all__ = [
     "FAILURES",
@@ -50,6 +52,7 @@ __all__ = [
     "PICKLE_SUFFIXES",
     "PROPOSAL",
     "RANGE_BYTES",
+    "RESOURCE",
     "TRAFFIC",
     "WAITS_S",
     "Refs",
@@ -79,9 +82,11 @@ __all__ = [
     "remote_file",
     "requested_wait_s",
     "resolve",
+    "resource",
     "server_message",
     "stream_tensor",
     "tensor_headers",
     "weights_of",
+    "without_token",
     "without_tokens",
 ]

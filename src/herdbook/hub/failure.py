@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from huggingface_hub import constants, get_token
+from huggingface_hub import constants
 from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
+    OIDCError,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -24,8 +25,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx, parse_ratelimit_headers  # type: ignore[attr-defined]  # its lazy exports
 
 from herdbook.errors import GoneError, SourceError, WrongAnswerError
-from herdbook.hub.transport import ContradictionError, EchoError, EndlessAnswerError, client
-from herdbook.visible import HIDDEN, conceal, without_secrets
+from herdbook.hub import trusted
+from herdbook.hub.transport import ContradictionError, EchoError, EndlessAnswerError, client, token
+from herdbook.visible import HIDDEN, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +37,18 @@ WAITS_S = (1.0, 4.0, 16.0)  # between attempts; the client's own (five per reque
 MAX_WAIT_S = 300.0  # a longer wait that the Hub requests is an error, so that the user is informed
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 # What the client raises. RuntimeError comes from its Xet transfer, ValueError from invalid responses.
-FAILURES = (httpx.HTTPError, OSError, EntryNotFoundError, EndlessAnswerError, RuntimeError, ValueError)
-_TOKEN = re.compile(r"hf_\w{6,}")  # shorter than in `visible`, since this text comes from a server
+FAILURES = (
+    httpx.HTTPError,
+    OSError,
+    EntryNotFoundError,
+    EndlessAnswerError,
+    OIDCError,
+    RuntimeError,
+    ValueError,
+)
+_TOKEN = re.compile(
+    r"hf_\w{6,}(?:[.-][\w-]+)*"
+)  # shorter than in `visible`, since this text comes from a server
 
 
 def persist(call: Callable[[], Result], what: str, repo: str) -> Result:
@@ -87,7 +99,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, EchoError):
         return False
     if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in _TRANSIENT_STATUS
+        return error.response.status_code in _TRANSIENT_STATUS or _was_renewed(error)
     if isinstance(
         error, OfflineModeIsEnabled | LocalEntryNotFoundError | FileMetadataError | HFValidationError
     ):
@@ -106,6 +118,13 @@ def is_transient(error: BaseException) -> bool:
     )
 
 
+def _was_renewed(error: HfHubHTTPError) -> bool:
+    """Return whether the request was refused for its token, and there is another one now: the old one had expired."""
+    sent = error.response.request.headers.get("Authorization")
+    now = token() if error.response.status_code == 401 and sent else None
+    return now is not None and sent != f"Bearer {now}"
+
+
 def requested_wait_s(error: BaseException) -> float | None:
     """Return how many seconds the Hub requests to wait before the next request; None if it does not."""
     if not isinstance(error, HfHubHTTPError):
@@ -122,6 +141,8 @@ def explain(error: BaseException, repo: str) -> str:
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # the client's own text is the same for all causes
     endpoint = str(client().endpoint)
+    if reason := without_token(error):
+        return reason
     match error:
         case OfflineModeIsEnabled():
             return "is not in the cache, and offline mode is on. Run once with a network and without HF_HUB_OFFLINE."
@@ -160,9 +181,14 @@ def explain(error: BaseException, repo: str) -> str:
             return f"{endpoint} returned an unexpected response: {redact(str(error))}"
 
 
+def without_token(error: BaseException) -> str | None:
+    """Return a message about a token that could not be got for a trusted publisher; None if the error is another one."""
+    return trusted.explain(error, str(constants.ENDPOINT), server_message)
+
+
 def _explain_status(error: HfHubHTTPError, endpoint: str) -> str:
     status, reason = error.response.status_code, server_message(error)
-    if status == 401 and get_token():
+    if status == 401 and token():
         return f"the Hub rejected your token. Log in with `hf auth login`, or unset HF_TOKEN.{reason}"
     if status in {401, 404}:
         return _not_found(endpoint)
@@ -195,5 +221,5 @@ def redact(text: str) -> str:
 
 def without_tokens(text: str) -> str:
     """Return a server's text without anything that looks like a token or contains one: it may quote the request."""
-    conceal(get_token())
+    token()  # concealed
     return re.sub(r"(https?://[^\s?]+)\?\S*", r"\1", _TOKEN.sub(HIDDEN, without_secrets(text)))

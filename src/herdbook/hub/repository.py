@@ -219,7 +219,7 @@ def is_wanted(name: str, kind: Kind = "model") -> bool:
         return is_data(name)
     last = PurePosixPath(name).name
     return (
-        last.endswith((".safetensors", ".gguf", ".json"))
+        last.endswith((".safetensors", ".gguf", ".imatrix", ".dat", ".json"))
         or last in {*SIDE_FILES, *OTHER_FILES}
         or _LICENSE.fullmatch(last) is not None
     )

@@ -7,9 +7,12 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from huggingface_hub import HfApi, constants, get_session, get_token, hf_raise_for_status
+from huggingface_hub.errors import OIDCError
 from huggingface_hub.utils import build_hf_headers, httpx  # type: ignore[attr-defined]  # its lazy exports
 
 from herdbook import __version__, limits
+from herdbook.errors import SourceError
+from herdbook.hub.trusted import conceal_identity
 from herdbook.visible import conceal
 
 if TYPE_CHECKING:
@@ -58,9 +61,30 @@ class Traffic:
 TRAFFIC = Traffic()
 
 
+def token() -> str | None:
+    """Return the token of this machine's requests, and never let it out from now on; None without one.
+
+    A token that has to be exchanged and cannot be is none, too: the next request fails for the same reason, and explains it.
+
+    Raises:
+        SourceError: If the response to an exchange is not that of a Hub.
+    """
+    conceal_identity()
+    try:
+        found = get_token()
+    except (OIDCError, httpx.HTTPError, OSError, ValueError):
+        return None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"{constants.ENDPOINT}: the response to the exchange for a token is not that of a Hub"
+        ) from error
+    conceal(found)
+    return found
+
+
 def client() -> HfApi:
     """Return the client, for the endpoint that is configured now. Clients are created here and nowhere else."""
-    conceal(get_token())  # before a server receives it and can send it back
+    token()  # concealed before a server receives it and can send it back
     return HfApi(endpoint=constants.ENDPOINT, library_name="herdbook", library_version=__version__)
 
 
@@ -180,14 +204,14 @@ def refuse_echo(data: bytes | bytearray) -> None:
     Raises:
         EchoError: If it does.
     """
-    token = get_token()
-    if token and token.encode() in data:
+    sent = token()
+    if sent and sent.encode() in data:
         raise EchoError("the answer contains the token of the request, which no honest server sends back")
 
 
 def _open(url: str, headers: dict[str, str]) -> Any:
     """Send a request; the answer's body is not read yet, and is not compressed."""
-    conceal(get_token())
+    token()
     return _request(
         url, {**build_hf_headers(library_name="herdbook", library_version=__version__), **headers}
     )

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError
+from herdbook.lock.file import LockedFile
 from herdbook.lock.imatrix import given_imatrix
-from herdbook.lock.model import request, uri_of
+from herdbook.lock.model import LockedHubFile, asked_of, request, uri_of
 from herdbook.recipe import SECTIONS, Adapter, Folder, Hub, Pypi, measured, tokenizer_of
 from herdbook.recipe.card import TEMPLATE_SUFFIX
+from herdbook.recipe.quantize import HubImatrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.lock.model import Lock, LockedAdapter, LockedOthersFile, LockedSource
-    from herdbook.recipe import Evaluate, Recipe
-    from herdbook.recipe.loss import OthersFile
+    from herdbook.lock.model import Lock, LockedAdapter, LockedSource
+    from herdbook.recipe import Evaluate, HubFile, Recipe
+    from herdbook.recipe.quantize import GivenImatrix
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -83,15 +85,26 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
             )
     loss = recipe.quantize.loss if recipe.quantize else None
     for name, entry in (loss.others if loss else {}).items():
-        yield from _misfits_of_others(f"quantize.loss.others.{name}", entry, lock.others.get(name))
-    given = given_imatrix(recipe)
-    expected, actual = given.file if given else "none", lock.imatrix.name if lock.imatrix else "none"
+        yield from _misfits_of_hub_file(f"quantize.loss.others.{name}", entry, lock.others.get(name))
+    yield from _misfits_of_imatrix(given_imatrix(recipe), lock.imatrix)
+
+
+def _misfits_of_imatrix(
+    given: GivenImatrix | HubImatrix | None, locked: LockedFile | LockedHubFile | None
+) -> Iterator[Misfit]:
+    where = "quantize.imatrix"
+    if isinstance(given, HubImatrix):
+        found = locked if isinstance(locked, LockedHubFile) else None
+        yield from _misfits_of_hub_file(where, given, found)
+        return
+    expected = given.file if given else "none"
+    actual = locked.name if isinstance(locked, LockedFile) else str(locked.asked) if locked else "none"
     if expected != actual:
-        yield Misfit("quantize.imatrix", "pins another file", expected, actual)
+        yield Misfit(where, "pins another file", expected, actual)
 
 
-def _misfits_of_others(where: str, entry: OthersFile, locked: LockedOthersFile | None) -> Iterator[Misfit]:
-    wanted = request(entry)
+def _misfits_of_hub_file(where: str, entry: HubFile, locked: LockedHubFile | None) -> Iterator[Misfit]:
+    wanted = asked_of(entry)
     if locked is None or locked.asked != wanted:
         found = str(locked.asked) if locked else "no entry"
         yield Misfit(where, "was made for another request", str(wanted), found)
@@ -154,7 +167,7 @@ def _misfits_of_adapter(where: str, model: Adapter, locked: LockedAdapter | None
         yield Misfit(where, "pins a commit of a folder", "no commit", locked.revision)
 
 
-def _misfits_of_revision(where: str, model: Hub | OthersFile, revision: str) -> Iterator[Misfit]:
+def _misfits_of_revision(where: str, model: Hub | HubFile, revision: str) -> Iterator[Misfit]:
     wanted = model.hub.partition("@")[2]
     if not COMMIT.fullmatch(revision):
         yield Misfit(where, "pins what is not a commit", wanted or "a commit", revision)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.architectures.lora import AdapterConfig
+    from herdbook.recipe import HubFile
 
 LINE_LENGTH = 200
 ADAPTER_CONFIG = "adapter_config.json"
@@ -182,10 +183,10 @@ class LockedCalibration(Section):
 EVERY_MODEL = "*"
 
 
-class LockedOthersFile(Section):
-    """A quantized file of another publisher, pinned: the commit of its repository, and the file."""
+class LockedHubFile(Section):
+    """A single file of another publisher, pinned: the commit of its repository, and the file."""
 
-    asked: dict[str, Any]
+    asked: dict[str, JsonValue]
     revision: str
     file: LockedFile
     gated: str | bool = False
@@ -208,8 +209,8 @@ class Lock(Section):
     requests: Annotated[dict[str, dict[str, str]], FIRST] = Field(default_factory=dict)
     leaderboards: Annotated[dict[str, LockedSnapshot], FIRST] = Field(default_factory=dict)
     calibration: Annotated[dict[str, LockedCalibration], FIRST] = Field(default_factory=dict)
-    others: Annotated[dict[str, LockedOthersFile], FIRST] = Field(default_factory=dict)
-    imatrix: LockedFile | None = None
+    others: Annotated[dict[str, LockedHubFile], FIRST] = Field(default_factory=dict)
+    imatrix: LockedFile | LockedHubFile | None = None
     token_differences: Annotated[tuple[LockedTokenDifference, ...], FIRST] = ()
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
     templates: Annotated[dict[str, LockedFile], FIRST] = Field(default_factory=dict)
@@ -332,6 +333,11 @@ def request(model: Section) -> dict[str, JsonValue]:
     if isinstance(model, Adapter):
         del entry["on"]  # the lock is about the adapter's own files
     return entry
+
+
+def asked_of(entry: HubFile) -> dict[str, JsonValue]:
+    """Return a recipe's entry of a single file, as the lock stores it."""
+    return {"hub": entry.hub, "file": entry.file}
 
 
 def uri_of(model: Hub | Folder | Pypi, revision: str) -> str:

@@ -14,10 +14,10 @@ from herdbook.lock.card import pin_image, pin_templates
 from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
+from herdbook.lock.hub_file import pin_hub_file
 from herdbook.lock.imatrix import pin_imatrix
 from herdbook.lock.local import reader
 from herdbook.lock.model import Lock, LockedAdapter, LockedSource
-from herdbook.lock.others import pin_others_file
 from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
 from herdbook.lock.snapshot import pin_snapshot
@@ -85,7 +85,7 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
     others = {}
     for name, entry in loss.others.items() if loss else ():
         report(f"{name}: {entry.hub}: {entry.file}")
-        others[name] = pin_others_file(name, entry)
+        others[name] = pin_hub_file(entry, f"quantize.loss.others.{name}")
     vocabularies = make_vocabularies(recipe, sources, beside)
     return Lock(
         sources=sources,

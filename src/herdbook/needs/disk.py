@@ -124,6 +124,8 @@ def fetch_bytes(plan: Plan, part: Part | None = None) -> int:
         if read_in_part:
             files |= {(part.key,): part.size_bytes for part in parts}
     files |= {(str(item.file.sha256),): item.file.size_bytes for item in plan.lock.others.values()}
+    if (matrix := plan.imatrix) and matrix.commit and matrix.given:
+        files[(str(matrix.given.sha256),)] = matrix.given.size_bytes
     return sum(files.values()) + (plan.data.size_bytes if plan.data else 0)
 
 

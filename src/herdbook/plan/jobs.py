@@ -334,7 +334,7 @@ def matrix_files(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
 
 
 def _matrix_inputs(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
-    given = (plan.beside_recipe(matrix.given.name),) if matrix.given else ()
+    given = (plan.beside_recipe(matrix.given.name),) if matrix.given and not matrix.commit else ()
     return (*folder_paths(plan, plan.released), *given)
 
 
@@ -345,12 +345,15 @@ def data_paths(plan: Plan, data: EvaluationData) -> tuple[Path, ...]:
 
 
 def _release(plan: Plan, signer: SignerIdentity | None) -> Iterator[Job]:
-    folder = plan.layout.release_folder
-    card = tuple(plan.layout.card_folder / name for name in card_files(plan))
-    written = tuple(folder / name for name in written_files(plan))
-    attested = tuple(folder / name for name in attested_files(signer))
+    """Yield the jobs of the releases: each makes both, if the quantized files have one of their own."""
+    editions = plan.editions
+    card = tuple(one.layout.card_folder / name for one in editions for name in card_files(one))
+    taken = tuple(dict.fromkeys(path for one in editions for path in contents(one).values()))
+    written = tuple(one.layout.release_folder / name for one in editions for name in written_files(one))
+    attested = tuple(one.layout.release_folder / name for one in editions for name in attested_files(signer))
     yield Job("card", "", card_key(plan), tuple(card_inputs(plan)), card)
-    yield Job("release", "", release_key(plan), tuple(contents(plan).values()), written)
+    yield Job("release", "", release_key(plan), taken, written)
     yield Job("attest", "", attest_key(plan, signer), written, attested)
-    verified = (plan.layout.verification, plan.layout.page)
-    yield Job("verify", "", verification_key(plan, signer), (folder / SUMS, *attested), verified)
+    sums = tuple(one.layout.release_folder / SUMS for one in editions)
+    verified = tuple(path for one in editions for path in (one.layout.verification, one.layout.page))
+    yield Job("verify", "", verification_key(plan, signer), (*sums, *attested), verified)

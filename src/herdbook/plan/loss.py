@@ -13,7 +13,7 @@ from herdbook.plan.laser import calibration_text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from herdbook.lock import Lock, LockedOthersFile
+    from herdbook.lock import Lock, LockedHubFile
     from herdbook.plan.code import DescribedCode
     from herdbook.plan.model import Node
     from herdbook.plan.quantize import Quantized
@@ -80,7 +80,7 @@ class FileLoss:
     reference: Reference
     quantized: Quantized | None = None
     entry: OthersFile | None = None
-    locked: LockedOthersFile | None = None
+    locked: LockedHubFile | None = None
 
     @property
     def id(self) -> str:
@@ -95,7 +95,7 @@ class FileLoss:
     @property
     def repo(self) -> str:
         """The repository of another publisher's file."""
-        return self.entry.hub.partition("@")[0] if self.entry else ""
+        return self.entry.repo if self.entry else ""
 
     @property
     def about(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from herdbook.layout import Layout
 from herdbook.plan.adapter_tokens import check_adapter_tokens
 from herdbook.plan.asked import check_settings, check_tasks
 from herdbook.plan.data import EvaluationData, plan_data
+from herdbook.plan.edition import Edition, title_of
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.imatrix import Imatrix, plan_imatrix
 from herdbook.plan.licensing import LicensedSource, check_licenses, licensed_sources
@@ -52,6 +53,7 @@ class Plan:
         nodes: The models that the release or its evaluation needs, parents first.
         layout: The paths of all files.
         warnings: Warnings for people, one line each.
+        edition: Which of these files the release has.
     """
 
     recipe: Recipe
@@ -60,6 +62,29 @@ class Plan:
     nodes: dict[str, Node]
     layout: Layout
     warnings: tuple[str, ...] = ()
+    edition: Edition = Edition.WHOLE
+
+    @cached_property
+    def editions(self) -> tuple[Plan, ...]:
+        """The plans of the releases that a build makes: one, or two if the recipe names a repository for quantized files."""
+        if self.edition is not Edition.WHOLE or not self.recipe.publish.gguf_repo:
+            return (self,)
+        return self.of(Edition.WEIGHTS), self.of(Edition.GGUF)
+
+    def of(self, edition: Edition) -> Plan:
+        """Return the plan of a release that has the files of an edition."""
+        layout = Layout(self.layout.root, title_of(self.recipe, edition))
+        return replace(self, edition=edition, layout=layout)
+
+    @property
+    def title(self) -> str:
+        """The name of the release."""
+        return self.layout.release
+
+    @property
+    def repo(self) -> str | None:
+        """The repository of the release."""
+        return self.recipe.repo_of(quantized=self.edition is Edition.GGUF)
 
     @property
     def released(self) -> Node:
@@ -121,13 +146,15 @@ class Plan:
     def quantized(self) -> tuple[Quantized, ...]:
         """The quantized files, in the recipe's order."""
         # Without quantized files, a release records no code of theirs, so the keys of these could not be recomputed from it.
-        if not self.recipe.quantize:
+        if not self.recipe.quantize or self.edition is Edition.WEIGHTS:
             return ()
         return plan_quantized(self.recipe, self.released, self.conversion, self.imatrix)
 
     @cached_property
     def imatrix(self) -> Imatrix | None:
         """The importance matrix of the released model."""
+        if self.edition is Edition.WEIGHTS:
+            return None
         return plan_imatrix(self.recipe, self.lock, self.released)
 
     @cached_property
@@ -148,6 +175,8 @@ class Plan:
     @cached_property
     def reference(self) -> Reference | None:
         """What the losses of quantized files are measured against; None if none is measured."""
+        if self.edition is Edition.WEIGHTS:
+            return None
         return plan_reference(self.recipe, self.lock, self.released)
 
     @cached_property

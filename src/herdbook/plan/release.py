@@ -28,6 +28,7 @@ from herdbook.layout import (
 )
 from herdbook.plan.card import card_files, card_key
 from herdbook.plan.code import DOCUMENTS, Code
+from herdbook.plan.edition import Edition
 from herdbook.plan.folder import folder_files
 from herdbook.plan.material import carried_inputs
 from herdbook.settings import KEYLESS
@@ -108,7 +109,13 @@ def contents(plan: Plan) -> dict[str, Path]:
         files[f"{LOSSES}/{plan.reference.id}.json"] = plan.layout.reference_record(plan.reference)
     files |= {f"{LOSSES}/{item.id}.json": plan.layout.loss(item) for item in plan.losses}
     files |= {name: path for name, (_, path) in carried_inputs(plan).items()}
-    return files
+    return {name: path for name, path in files.items() if plan.edition.has(name)}
+
+
+def computed_files(plan: Plan) -> list[str]:
+    """Return the names of the files that are computed from the others of a release, without the checksums."""
+    lineage = [] if plan.edition is Edition.GGUF else [LINEAGE]  # which is about bytes of safetensors
+    return [*lineage, *BOMS.values()]
 
 
 def releases_samples(plan: Plan) -> bool:
@@ -122,8 +129,7 @@ def written_files(plan: Plan) -> list[str]:
     A workflow declares only these: Snakemake touches declared outputs, and touching a hard link would make the shard behind
     it look newer than everything that was made from it.
     """
-    computed = [LINEAGE, *BOMS.values(), SUMS]
-    return [*(name for name in contents(plan) if not is_large(name)), *computed]
+    return [*(name for name in contents(plan) if not is_large(name)), *computed_files(plan), SUMS]
 
 
 def attested_files(signer: SignerIdentity | None) -> list[str]:

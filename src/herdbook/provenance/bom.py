@@ -16,7 +16,7 @@ from herdbook.key import canonical_json, digest
 from herdbook.layout import CARD, CLAIMS, EVALUATIONS, LINEAGE, RECIPE
 from herdbook.plan.asked import asked_tasks
 from herdbook.plan.material import ancestry, inputs, materials
-from herdbook.plan.release import PROVENANCE_CODE
+from herdbook.plan.release import PROVENANCE_CODE, computed_files
 from herdbook.provenance.license import spdx
 from herdbook.provenance.slsa import BUILD_TYPE, HUB_PAGES
 from herdbook.recipe import Moe
@@ -78,12 +78,12 @@ def _release(
     plan: Plan, sources: list[Material], digests: Mapping[str, str], read_json: Callable[[str], Any]
 ) -> JsonObject:
     release = plan.recipe.release
-    owner = release.repo.partition("/")[0] if release.repo else None
+    owner = plan.repo.partition("/")[0] if plan.repo else None
     return {
         "type": "machine-learning-model",
         "bom-ref": RELEASE_REF,
         **({"group": owner} if owner else {}),
-        "name": release.name,
+        "name": plan.title,
         "version": plan.released.key,
         **({"description": release.summary} if release.summary else {}),
         # The author declares it; whether the sources' licenses allow it is not concluded here.
@@ -101,6 +101,7 @@ def _release(
             *(
                 {"type": kind, "url": name, "hashes": _hashes(digests[name])}
                 for kind, name in (("evidence", LINEAGE), ("formulation", RECIPE), ("model-card", CARD))
+                if name != LINEAGE or name in computed_files(plan)
             ),
         ],
         "properties": _properties(plan),

@@ -15,6 +15,7 @@ import rfc8785
 from herdbook.comparison.marks import outcomes, results_of
 from herdbook.layout import BOMS, EVALUATIONS, LINEAGE, input_file
 from herdbook.plan.material import data_set_inputs
+from herdbook.plan.release import computed_files
 from herdbook.provenance.slsa import PROVENANCE_TYPE, digest_set, provenance, statement
 from herdbook.provenance.tensor_lineage import LINEAGE_TYPE, predicate
 
@@ -49,7 +50,7 @@ def statements(
         plan: The plan of the release's own recipe and lock.
         digests: SHA-256 by name of the checksums and of all files that they list.
         read_json: Returns a JSON file of the release by its name.
-        slices: The release's lineage.
+        slices: The release's lineage, if it has one.
     """
     results = sorted(
         ((f"{EVALUATIONS}/{item.id}.json", item) for item in plan.evaluations), key=lambda pair: pair[0]
@@ -58,7 +59,11 @@ def statements(
     return [
         statement(digests, PROVENANCE_TYPE, provenance(plan, digests)),
         statement(digests, BOM_TYPE, read_json(BOMS[BOM_VERSION])),
-        statement(_weights(digests, plan), LINEAGE_TYPE, predicate(slices, digests[LINEAGE])),
+        *(
+            [statement(_weights(digests, plan), LINEAGE_TYPE, predicate(slices, digests[LINEAGE]))]
+            if LINEAGE in computed_files(plan)
+            else []
+        ),
         *(
             statement(
                 _measured(item, plan, result := read_json(name)),

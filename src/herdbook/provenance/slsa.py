@@ -16,7 +16,7 @@ from herdbook.plan.evaluate import DEQUANTIZE_CODE, EVALUATE_CODE, RUNTIME_CODE
 from herdbook.plan.material import inputs, materials
 from herdbook.plan.node import ASSEMBLE_CODE, TOKENIZER_CODE
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
-from herdbook.plan.release import PROVENANCE_CODE, RELEASE_CODE, VERSIONS
+from herdbook.plan.release import PROVENANCE_CODE, RELEASE_CODE, VERSIONS, computed_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -132,7 +132,11 @@ def provenance(plan: Plan, digests: Mapping[str, str]) -> JsonObject:
                 "id": BUILDER,
                 "version": {name: versions[name] for name in VERSIONS},
             },
-            "byproducts": [{"name": LINEAGE, "digest": {"sha256": digests[LINEAGE]}}],
+            **(
+                {"byproducts": [{"name": LINEAGE, "digest": {"sha256": digests[LINEAGE]}}]}
+                if LINEAGE in computed_files(plan)
+                else {}
+            ),
         },
     }
 

@@ -30,7 +30,7 @@ from herdbook.publish.local import LocalFile
 from herdbook.publish.proposal import RemoteState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from herdbook.hub import RemoteFile
@@ -40,6 +40,8 @@ Result = TypeVar("Result")
 # Sent in place of a .gitignore in the repository, which would silently drop files.
 ALL_FILES = "# nothing is left out\n"
 MOVED_STATUS = (409, 412)
+_READ_ONLY = " A trusted publisher may have been added as read-only."
+BATCH_BYTES = 5 * 10**9  # sent in five minutes at 17 MB/s: a token is renewed that long before it expires
 
 
 class UncertainCommitError(StepError):
@@ -61,6 +63,19 @@ class MovedError(UncertainCommitError):
 
 class UnansweredError(UncertainCommitError):
     """The Hub did not answer, so it is not known whether the commit exists."""
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """A job of a CI, whose identity the Hub has exchanged for a token of one repository.
+
+    The Hub has no account for it, and reports nothing about the token; what it may write to is known from the request.
+
+    Args:
+        resource: The repository that the token may write to, ``owner/name``; a name without an owner may read only.
+    """
+
+    resource: str
 
 
 @dataclass(frozen=True)
@@ -100,14 +115,17 @@ class Repository:
         """The address of its page."""
         return f"{self.endpoint}/{self.name}"
 
-    def account(self) -> Account | None:
-        """Return the account of the token; None without a token.
+    def account(self) -> Account | Publisher | None:
+        """Return who the token belongs to; None without a token.
 
         Raises:
-            StepError: If the Hub rejects the token, or cannot be reached.
+            StepError: If the Hub rejects the token or issues none, or cannot be reached.
         """
-        if not get_token():
+        if not self._call(get_token):
             return None
+        resource = hub.resource()
+        if resource:
+            return Publisher(resource)
         answer = self._call(self._api.whoami)
         try:
             return _account(answer)
@@ -159,7 +177,8 @@ class Repository:
             StepError: If the Hub refuses.
         """
         additions = [_addition(file) for file in files]
-        self._call(lambda: self._upload(additions))
+        for batch in _batches(additions):
+            self._call(lambda batch=batch: self._upload(batch))  # type: ignore[misc]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *additions,
             *(CommitOperationDelete(name, is_folder=False) for name in deleted),
@@ -267,6 +286,20 @@ def _account(answer: Mapping[str, Any]) -> Account:
     return Account(name, frozenset({name} | organizations), may_write)
 
 
+def _batches(additions: list[CommitOperationAdd]) -> Iterator[list[CommitOperationAdd]]:
+    """Yield the files in parts of a few minutes. The client sends each part with one token, which may expire."""
+    batch: list[CommitOperationAdd] = []
+    size_bytes = 0
+    for addition in additions:
+        size_bytes += addition.upload_info.size
+        if batch and size_bytes > BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], addition.upload_info.size
+        batch.append(addition)
+    if batch:
+        yield batch
+
+
 def _addition(file: LocalFile) -> CommitOperationAdd:
     # the client opens large files itself, by their paths
     content = file.content if isinstance(file.content, bytes) else _content(file, file.content)
@@ -287,13 +320,13 @@ def _is_absent(error: StepError) -> bool:
 
 def _explain(error: BaseException, repo: str) -> str:
     """Return a message for the user about a failed write, with a remedy."""
-    if isinstance(error, HfHubHTTPError):
+    if isinstance(error, HfHubHTTPError) and not hub.without_token(error):
         detail = hub.server_message(error)
         match error.response.status_code:
             case 403:
                 return (
                     f"the Hub refuses it (HTTP 403). Check that your token may write to {repo}, and that the owner has "
-                    f"storage left.{detail}"
+                    f"storage left.{_READ_ONLY if hub.resource() else ''}{detail}"
                 )
             case 413:
                 return (

@@ -116,7 +116,7 @@ class LocalRelease:
     @property
     def name(self) -> str:
         """Its name, and its tag if it has one."""
-        return " ".join(filter(None, (self.recipe.release.name, self.recipe.publish.tag)))
+        return " ".join(filter(None, (self.release.title, self.recipe.publish.tag)))
 
 
 def read(folder: Path) -> LocalRelease:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from herdbook import hub, plain
 from herdbook import lock as locks
-from herdbook import plain
 from herdbook.errors import HerdbookError, RecipeError, StepError
 from herdbook.files import sha256_file
 from herdbook.layout import CARD, LOCK, RECIPE
 from herdbook.lock import paths
 from herdbook.plan.licensing import check_licenses, gated_sources, unknown_licenses
-from herdbook.publish.hub import name_problem
+from herdbook.publish.hub import Publisher, name_problem
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan
@@ -111,6 +111,11 @@ def of_account(repository: Repository) -> list[str]:
         return [
             "token: none is configured. Log in with `hf auth login`, or set HF_TOKEN, with a token that may write."
         ]
+    if isinstance(account, Publisher):
+        if account.resource == name:
+            return []
+        remedy = f"Set it to {name}, and add this CI to the trusted publishers on {repository.url}/settings."
+        return [f"token: {hub.RESOURCE} is {account.resource}, whose token may not write to {name}. {remedy}"]
     if owner not in account.owners:
         remedy = "Ask the owner to add you, or choose another repository."
         return [f"{name}: you are logged in as {account.name}, who may not write to {owner}. {remedy}"]

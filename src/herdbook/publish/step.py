@@ -74,9 +74,9 @@ def preview(release: LocalRelease, repo: str | None) -> tuple[str, list[str], li
     if repo is None or preflight.of_name(repo):
         return "", problems, []
     repository = Repository(repo)
+    refused = preflight.of_account(repository)
     remote = repository.look()
     problems += preflight.of_repository(release, repository, remote)
-    refused = preflight.of_account(repository)
     absent = ", does not exist or is hidden from this token" if refused else ", to be created"
     visibility = "private" if settings.private else "public"
     where = f"{repository.url} ({visibility}{'' if remote.head else absent})"
@@ -102,7 +102,10 @@ def publish(release: LocalRelease, repo: str | None, sign: Sign, report: Report)
         raise StepError("\n".join(problems))
     repository = Repository(repo)
     refused = preflight.of_account(repository)
-    remote = repository.look()
+    try:
+        remote = repository.look()
+    except StepError as error:
+        raise StepError("\n".join([*problems, *(refused or [str(error)])])) from error
     problems += refused + preflight.of_repository(release, repository, remote)
     if problems:
         raise StepError("\n".join(problems))

@@ -24,7 +24,7 @@ from herdbook.recipe.ranks import Bounds, Leaderboard
 from herdbook.recipe.reading import json_schema, load, parse, parse_suite, read_text
 from herdbook.recipe.release import LicenseWaiver, Release
 from herdbook.recipe.section import Section
-from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
+from herdbook.recipe.source import Adapter, Folder, Hub, HubFile, Pypi
 from herdbook.recipe.tokenizer import ModelToken, Tokenizer, Zero
 from herdbook.recipe.whole import Recipe, ancestry, keeper_of, parents, tokenizer_of
 
@@ -44,6 +44,7 @@ __all__ = [
     "Folder",
     "Guard",
     "Hub",
+    "HubFile",
     "HubKeys",
     "Image",
     "Laser",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from herdbook.humanize import did_you_mean
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
-from herdbook.recipe.source import REPOSITORY_PATTERN
+from herdbook.recipe.source import HubFile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -19,13 +19,9 @@ Nats = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Label = Annotated[str, Field(pattern=RELEASE_NAME_PATTERN)]
 
 
-class OthersFile(Section):
+class OthersFile(HubFile):
     """A GGUF file of the same model by another publisher, on the Hub. It is measured, and never released."""
 
-    hub: str = Field(
-        pattern=REPOSITORY_PATTERN,
-        description="owner/name, optionally @branch, @tag or @commit; the lock pins the commit",
-    )
     file: str = Field(pattern=r"^\S.*\.gguf$", description="the file's name in the repository")
 
 

@@ -28,6 +28,10 @@ class Publish(Section):
         None,
         description="the repository of the predecessor: `publish` proposes that its card leads to this one",
     )
+    gguf_repo: Repo | None = Field(
+        None,
+        description="a repository of their own for the quantized files, such as owner/NAME-GGUF; the release then has none",
+    )
     private: bool = Field(False, description="publish to a private repository")
     gated: Waiver | None = Field(
         None, description="overrides the refusal because weights of gated sources would become public"

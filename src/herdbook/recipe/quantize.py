@@ -14,6 +14,7 @@ from herdbook.quantization.methods import METHODS
 from herdbook.quantization.types import TYPES
 from herdbook.recipe.loss import Loss
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
+from herdbook.recipe.source import HubFile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -135,6 +136,8 @@ def _kind_of_file(value: Any) -> str:
 def _kind_of_matrix(value: Any) -> str:
     if isinstance(value, Section):
         return type(value).__name__
+    if isinstance(value, dict) and "hub" in value:
+        return "HubImatrix"
     return "GivenImatrix" if isinstance(value, dict) and "file" in value else "ComputedImatrix"
 
 
@@ -169,6 +172,15 @@ class GivenImatrix(Coverage):
     )
 
 
+class HubImatrix(Coverage, HubFile):
+    """The same, in a repository on the Hub."""
+
+    file: str = Field(
+        pattern=r"^\S.*\.(gguf|dat|imatrix)$",
+        description="the name in the repository of a file as llama-imatrix writes it (a GGUF, or of the older form)",
+    )
+
+
 class Quantize(Section):
     """Which quantized files of the released model are made."""
 
@@ -182,7 +194,9 @@ class Quantize(Section):
     ] = Field(min_length=1)
     imatrix: (
         Annotated[
-            Annotated[ComputedImatrix, Tag("ComputedImatrix")] | Annotated[GivenImatrix, Tag("GivenImatrix")],
+            Annotated[ComputedImatrix, Tag("ComputedImatrix")]
+            | Annotated[GivenImatrix, Tag("GivenImatrix")]
+            | Annotated[HubImatrix, Tag("HubImatrix")],
             Discriminator(_kind_of_matrix),
         ]
         | None

@@ -25,6 +25,21 @@ class Hub(Section):
     )
 
 
+class HubFile(Section):
+    """A single file of a repository on the Hugging Face Hub."""
+
+    hub: str = Field(
+        pattern=REPOSITORY_PATTERN,
+        description="owner/name, optionally @branch, @tag or @commit; the lock pins the commit",
+    )
+    file: str = Field(pattern=r"^\S.*$", description="the file's name in the repository")
+
+    @property
+    def repo(self) -> str:
+        """The repository, without a revision."""
+        return self.hub.partition("@")[0]
+
+
 class Folder(Section):
     """A Hugging Face model folder on this machine."""
 

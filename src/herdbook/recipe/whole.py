@@ -90,6 +90,10 @@ class Recipe(Section):
         """Largest size of a shard in bytes, unless one tensor alone is larger."""
         return parse_size(self.shard_size)
 
+    def repo_of(self, *, quantized: bool) -> str | None:
+        """Return the repository of the release, or of the release with the quantized files if they have one of their own."""
+        return self.publish.gguf_repo if quantized else self.release.repo
+
     @model_validator(mode="after")
     def _references_exist(self) -> Recipe:
         problems = [
@@ -109,6 +113,7 @@ class Recipe(Section):
         if self.quantize and self.quantize.loss:
             labels = [file.label for file in self.quantize.files]
             problems += loss_problems(self.quantize.loss, labels, self.calibration, made_of_texts(self))
+        problems += _gguf_repo_problems(self)
         problems += benchmark_problems(self.benchmarks, self.evaluate, self.release.model)
         for name, model in self.models.items():
             problems += mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
@@ -223,6 +228,18 @@ def _tokenizer_problems(name: str, model: Section, models: Collection[str]) -> I
             yield from tokenizer_problems(f"models.{name}.moe", moe.tokenizer, moe.base, inputs, models)
         case _:
             pass
+
+
+def _gguf_repo_problems(recipe: Recipe) -> Iterator[str]:
+    repo = recipe.publish.gguf_repo
+    if repo is None:
+        return
+    if recipe.quantize is None:
+        yield "publish.gguf_repo: the recipe has no `quantize`, so there are no files for it"
+    if recipe.release.repo is None:
+        yield "publish.gguf_repo: needs `release.repo`, the repository of the weights that its files are made from"
+    elif recipe.release.repo.lower() == repo.lower():
+        yield "publish.gguf_repo: is the repository of the release; name another one, or leave it out"
 
 
 def _references(recipe: Recipe) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
 from herdbook.humanize import first_problem
 from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
 from herdbook.plan import make
+from herdbook.plan.edition import Edition, title_of
 from herdbook.provenance import lineage
 from herdbook.release.subject import FolderSubject, open_source
 from herdbook.release.sums import parse_sums, with_sums
@@ -131,6 +132,23 @@ class Release:
             return recipes.parse(self.subject.read(RECIPE, 4 * limits.YAML_CHARACTERS).decode(), RECIPE)
 
     @cached_property
+    def edition(self) -> Edition:
+        """Which files of its build it has. Raises RecipeError if its recipe is damaged."""
+        if not self.recipe.publish.gguf_repo:
+            return Edition.WHOLE
+        return Edition.WEIGHTS if self.weights() else Edition.GGUF
+
+    @property
+    def title(self) -> str:
+        """Its own name, as its recipe has it. Raises RecipeError if its recipe is damaged."""
+        return title_of(self.recipe, self.edition)
+
+    @property
+    def repo(self) -> str | None:
+        """The repository that its recipe has for it. Raises RecipeError if its recipe is damaged."""
+        return self.recipe.repo_of(quantized=self.edition is Edition.GGUF)
+
+    @cached_property
     def lock(self) -> Lock:
         """Its own lock. Raises VerificationError if it is damaged, UnverifiedError if it is of another version."""
         content = self.subject.read(LOCK, limits.LOCK.size_bytes)
@@ -163,7 +181,7 @@ class Release:
             results: The folder for results.
         """
         with damaged(f"{RECIPE} or {LOCK}"):
-            return make(self.recipe, self.lock, recipe, results)
+            return make(self.recipe, self.lock, recipe, results).of(self.edition)
 
     @cached_property
     def claims(self) -> tuple[str, ...]:
@@ -200,12 +218,14 @@ class Release:
 
     @cached_property
     def _lineage(self) -> list[LineageSlice]:
+        if self.edition is Edition.GGUF:
+            return []
         with damaged(LINEAGE):
             text = self.subject.read(LINEAGE, limits.LINEAGE.size_bytes).decode()
         return lineage.parse(text)
 
     def lineage(self) -> list[LineageSlice]:
-        """Return its lineage. Raises VerificationError if it is missing or damaged."""
+        """Return its lineage, none if it has quantized files only. Raises VerificationError if it is missing or damaged."""
         return self._lineage
 
     def weights(self) -> list[str]:

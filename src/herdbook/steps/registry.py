@@ -144,19 +144,24 @@ def _loss(plan: Plan, item: FileLoss, machine: Machine) -> None:
 def _card(plan: Plan, _: None, __: Machine) -> None:
     from herdbook.steps.card.step import render_card
 
-    render_card(plan, plan.layout.card_folder)
+    for one in plan.editions:
+        render_card(one, one.layout.card_folder)
 
 
 def _release(plan: Plan, _: None, __: Machine) -> None:
     from herdbook.steps.release.step import release
 
-    release(plan)
+    for one in reversed(
+        plan.editions
+    ):  # losses are checked with the quantized files, before anything is released
+        release(one)
 
 
 def _attest(plan: Plan, _: None, machine: Machine) -> None:
     from herdbook.steps.attest.step import attest
 
-    attest(plan, machine.signer)
+    for one in plan.editions:
+        attest(one, machine.signer)
 
 
 STEPS: dict[str, Step] = {

@@ -35,7 +35,7 @@ from herdbook.layout import (
     SUMS,
     WEIGHTS_INDEX,
 )
-from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe, Pypi
+from herdbook.recipe import Adapter, Hub, HubFile, Laser, Merge, Moe, Pypi
 from herdbook.recipe.tokenizer import Tokenizer
 from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
 from herdbook.verify.fact import ASSERTED, Fact
@@ -94,6 +94,11 @@ def _draws(recipe: Recipe) -> bool:
 
 def _weighs(recipe: Recipe) -> bool:
     return bool(recipe.quantize and recipe.quantize.imatrix)
+
+
+def _takes_files(recipe: Recipe) -> bool:
+    section = recipe.quantize
+    return bool(section and ((section.loss and section.loss.others) or isinstance(section.imatrix, HubFile)))
 
 
 def _fetches(recipe: Recipe) -> bool:
@@ -157,7 +162,7 @@ FACTS = (
     Fact(
         "which sources, tasks, texts and snapshots are pinned",
         LOCK,
-        ("version", "sources.*.asked", "sources.*.uri", "adapters.*.asked", "calibration.*.asked", "others.*.asked", "leaderboards.*.name",
+        ("version", "sources.*.asked", "sources.*.uri", "adapters.*.asked", "calibration.*.asked", "others.*.asked", "imatrix.asked", "leaderboards.*.name",
          "leaderboards.*.uri"),
         "the recipe",
         "claims",
@@ -175,11 +180,19 @@ FACTS = (
         "upstream",
     ),
     Fact(
-        "who may download the sources, and what other publishers' files are",
+        "who may download the sources and other publishers' files",
         LOCK,
-        ("sources.*.gated", "data_sets.*.gated", "others"),
+        ("sources.*.gated", "data_sets.*.gated", "others.*.gated", "imatrix.gated"),
         "the Hub, when it was locked",
         ASSERTED,
+    ),
+    Fact(
+        "files of other publishers: quantized ones that are measured, importance matrices",
+        LOCK,
+        ("others", "imatrix.revision", "imatrix.file"),
+        "their repositories, on the Hub",
+        "upstream",
+        _takes_files,
     ),
     Fact(
         "commits and the lock's facts on the adapters",
@@ -214,10 +227,11 @@ FACTS = (
         "claims",
         _draws,
     ),
+    Fact("lm-eval's version", LOCK, ("harness",), "the measurements", "claims", _texts),
     Fact(
-        "lm-eval's version, and what it made of its own tasks and of files with code",
+        "what lm-eval made of its own tasks and of files with code",
         LOCK,
-        ("harness", "tasks.*.sources", "tasks.*.groups"),
+        ("tasks.*.sources", "tasks.*.groups"),
         "lm-eval, where that version is installed",
         "upstream",
         _texts,

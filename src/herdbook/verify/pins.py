@@ -13,6 +13,7 @@ from herdbook.release.finding import Check
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from herdbook.recipe import HubFile
     from herdbook.release.finding import Finding
     from herdbook.release.reader import Release
 
@@ -45,6 +46,6 @@ def check(release: Release) -> Iterator[Finding]:
         yield PINS.passed(f"{count} sources", "are pinned as the recipe requests")
 
 
-def is_proposal(source: Hub) -> bool:
+def is_proposal(source: Hub | HubFile) -> bool:
     """Return whether a recipe explicitly names a pull request."""
     return source.hub.partition("@")[2].startswith(hub.PROPOSAL)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
 from herdbook.layout import SIGNATURE
+from herdbook.plan.edition import Edition
 from herdbook.verify.fact import ASSERTED
 from herdbook.verify.facts import AGE, FACTS
 
@@ -33,6 +34,8 @@ def unproven(release: Release, level: str, levels: Sequence[str], options: Optio
         recipe = release.recipe
     except HerdbookError:  # a level has reported it
         return ()
+    if release.edition is Edition.WEIGHTS:
+        recipe = recipe.model_copy(update={"quantize": None})
     done = levels[: levels.index(level) + 1]
     open_ = [fact for fact in FACTS if fact.level not in done and fact.concerns(recipe)]
     if options.expect or options.not_before:

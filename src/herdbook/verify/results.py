@@ -122,6 +122,8 @@ def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
         fields = [sorted(result) for result in found["tasks"].values()]
         scores = [sorted(score) for result in found["tasks"].values() for score in result["metrics"].values()]
         wholes, derived = _wholes(item, found)
+        harness = found["code"].get("lm_eval")
+    pinned_harness = plan.lock.harness.lm_eval if plan.lock.harness else harness
     tasks = item.group.tasks
     limits = {task: own.limit for locked, own in tasks for task in locked.titles}
     return Expected(
@@ -131,6 +133,7 @@ def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
         frozenset({"tasks", "groups", "samples", DEVICE}),
         [
             (derived, wholes),
+            (pinned_harness, harness),
             ({task: pinned[task] for task in requests}, requests),
             ({task: title for locked, _ in tasks for task, title in locked.titles.items()}, titles),
             (

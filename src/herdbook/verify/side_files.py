@@ -46,7 +46,7 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
     written |= {name: own.files[name] for name in made_files(plan, node) if own and name in own.files}
     if CONFIG in made_files(plan, node):
         written[CONFIG] = _digest(dump_json(node.config))
-    if WEIGHTS_INDEX in folder_files(node):
+    if WEIGHTS_INDEX in folder_files(node) and plan.edition.has(WEIGHTS_INDEX):
         written[WEIGHTS_INDEX] = _digest(dump_json(index_of(node)))
     wrong = False
     for name, expected in written.items():

@@ -14,13 +14,13 @@ from pydantic_core import to_jsonable_python
 from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError
 from herdbook.layout import LOCK, RECIPE
-from herdbook.lock import LockedSource
+from herdbook.lock import LockedHubFile, LockedSource
 from herdbook.lock.adapter import pin_hub_adapter
 from herdbook.lock.data_set import pin_data_set, readings
 from herdbook.lock.pin import compare_tokens, make_vocabularies
 from herdbook.lock.repository import pin_hub
 from herdbook.plan.material import adapter_uri
-from herdbook.recipe import Adapter, Hub
+from herdbook.recipe import Adapter, Hub, HubFile
 from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
 from herdbook.release.subject import HubSubject
@@ -34,7 +34,8 @@ from herdbook.verify.pins import is_proposal
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from herdbook.lock import LockedAdapter, LockedDataSet, LockedFile, LockedSource
+    from herdbook.lock import Lock, LockedAdapter, LockedDataSet, LockedFile
+    from herdbook.recipe import Recipe
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
     from herdbook.release.subject import Subject
@@ -65,7 +66,7 @@ class Source(NamedTuple):
 
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
-    """Check each source and adapter on the Hub; report others as unverified."""
+    """Check each source, adapter and single file on the Hub; report others as unverified."""
     del options
     pinned: dict[str, LockedSource] = {}
     for name, take in in_order(lambda name: _source(release, name), release.lock.sources):
@@ -84,6 +85,40 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
             yield PINNED.failed(name, f"the lock pins an adapter that {RECIPE} does not name", file=LOCK)
             continue
         yield from _adapter(release, f"adapter of {name}", model, adapter)
+    for where, entry, locked in _single_files(release.recipe, release.lock):
+        yield from _single_file(release, where, entry, locked)
+
+
+def _single_files(recipe: Recipe, lock: Lock) -> Iterator[tuple[str, HubFile | None, LockedHubFile]]:
+    """Yield each pinned file of another publisher: its place in the recipe, and its entry there, if it has one."""
+    section = recipe.quantize
+    others = section.loss.others if section and section.loss else {}
+    for name, locked in lock.others.items():
+        yield f"quantize.loss.others.{name}", others.get(name), locked
+    if isinstance(lock.imatrix, LockedHubFile):
+        given = section.imatrix if section else None
+        yield "quantize.imatrix", given if isinstance(given, HubFile) else None, lock.imatrix
+
+
+def _single_file(
+    release: Release, where: str, entry: HubFile | None, locked: LockedHubFile
+) -> Iterator[Finding]:
+    """Check that a file of another publisher is still what was pinned, in a commit that its owner published."""
+    if entry is None:
+        yield PINNED.failed(where, f"the lock pins a file that {RECIPE} does not name", file=LOCK)
+        return
+    uri = str(purl.HubCommit(entry.repo, locked.revision))
+    try:
+        remote = release.source(uri)
+    except GoneError as error:
+        yield PINNED.failed(where, f"{uri} is gone: {error}", source=uri)
+        return
+    except HerdbookError as error:
+        yield PINNED.error(where, error, source=uri)
+        return
+    yield from _files(where, uri, (locked.file,), remote)
+    if isinstance(remote, HubSubject):
+        yield from caught(_history(where, entry, remote), MERGED, release)
 
 
 def _source(release: Release, name: str) -> Source:
@@ -196,7 +231,7 @@ def _agrees(name: str, locked: Pinned, pinned: Pinned, uri: str) -> Iterator[Fin
         yield AGREES.passed(name, f"the lock agrees with the source: {', '.join(fields)}", source=uri)
 
 
-def _history(name: str, model: Hub, remote: HubSubject) -> Iterator[Finding]:
+def _history(name: str, model: Hub | HubFile, remote: HubSubject) -> Iterator[Finding]:
     """Check that a branch or a tag leads to the pinned commit, so that the repository's owner made it part of it."""
     commit, source = remote.commit, remote.uri
     refs = hub.read_refs(remote.repo)

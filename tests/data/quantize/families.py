@@ -87,6 +87,30 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window_pattern": 6,
         **GEMMA,
     },
+    "phi3": {
+        "architectures": ["Phi3ForCausalLM"],
+        "model_type": "phi3",
+        "partial_rotary_factor": 0.75,
+        "original_max_position_embeddings": 512,
+        "sliding_window": None,
+    },
+    "stablelm": {
+        "architectures": ["StableLmForCausalLM"],
+        "model_type": "stablelm",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+        "use_qkv_bias": True,
+        "use_parallel_residual": False,
+        "layer_norm_eps": 1e-5,
+    },
+    "stablelm-parallel": {
+        "architectures": ["StableLmForCausalLM"],
+        "model_type": "stablelm",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.25,
+        "use_parallel_residual": True,
+        "layer_norm_eps": 1e-5,
+    },
     "smollm3": {
         "architectures": ["SmolLM3ForCausalLM"],
         "model_type": "smollm3",
@@ -97,7 +121,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 def config(name: str) -> dict[str, Any]:
     """Return a family's ``config.json``."""
-    return COMMON | CONFIGS[name]
+    settings = COMMON | CONFIGS[name]
+    if name.startswith("stablelm"):
+        del settings["rms_norm_eps"], settings["head_dim"]
+    if name == "phi3":
+        del settings["head_dim"]
+    return settings
 
 
 def names(name: str) -> dict[str, tuple[int, ...]]:
@@ -107,18 +136,31 @@ def names(name: str) -> dict[str, tuple[int, ...]]:
         "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
         "model.norm.weight": (HIDDEN,),
     }
+    if name.startswith("stablelm"):
+        shapes["model.norm.bias"] = (HIDDEN,)
     if not settings["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (VOCABULARY, HIDDEN)
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}"
         shapes[f"{prefix}.input_layernorm.weight"] = (HIDDEN,)
-        shapes[f"{prefix}.post_attention_layernorm.weight"] = (HIDDEN,)
+        if name != "stablelm-parallel":
+            shapes[f"{prefix}.post_attention_layernorm.weight"] = (HIDDEN,)
+        if name.startswith("stablelm"):
+            for norm in ("input_layernorm", "post_attention_layernorm"):
+                if f"{prefix}.{norm}.weight" in shapes:
+                    shapes[f"{prefix}.{norm}.bias"] = (HIDDEN,)
         if name.startswith("gemma"):
             shapes[f"{prefix}.pre_feedforward_layernorm.weight"] = (HIDDEN,)
             shapes[f"{prefix}.post_feedforward_layernorm.weight"] = (HIDDEN,)
+        if name == "phi3":
+            shapes[f"{prefix}.self_attn.qkv_proj.weight"] = ((HEADS + 2 * KV_HEADS) * HEAD_DIM, HIDDEN)
+            shapes[f"{prefix}.self_attn.o_proj.weight"] = (HIDDEN, HEADS * HEAD_DIM)
+            shapes[f"{prefix}.mlp.gate_up_proj.weight"] = (2 * FFN, HIDDEN)
+            shapes[f"{prefix}.mlp.down_proj.weight"] = (HIDDEN, FFN)
+            continue
         for projection, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
             shapes[f"{prefix}.self_attn.{projection}_proj.weight"] = (heads * HEAD_DIM, HIDDEN)
-            if name.startswith("qwen2"):
+            if name.startswith("qwen2") or name == "stablelm":
                 shapes[f"{prefix}.self_attn.{projection}_proj.bias"] = (heads * HEAD_DIM,)
         shapes[f"{prefix}.self_attn.o_proj.weight"] = (HIDDEN, HEADS * HEAD_DIM)
         if name.startswith("qwen3") or name == "gemma3":

@@ -52,6 +52,11 @@ def main() -> None:
             families.write_folder(name, folder)
             # transformers adds some tokens of its own; of a Gemma 3, rows without a token are left out
             write_tokenizer(folder, 0 if name == "gemma3" else 8)
+            if name == "phi3":  # the only other class that is read from tokenizer.json
+                settings = folder / "tokenizer_config.json"
+                settings.write_text(
+                    settings.read_text().replace("PreTrainedTokenizerFast", "GPT2Tokenizer"), encoding="utf-8"
+                )
             convert(folder, output, "--outtype", "bf16")
             reader = gguf.GGUFReader(output)
             tensors = {

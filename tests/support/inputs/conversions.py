@@ -191,6 +191,16 @@ CASES = [
         for kind, name in (("dynamic", "type"), ("longrope", "rope_type"))
     ),
     Case(
+        "`quantize` of a StableLM with norms of single heads, at which llama.cpp's converter ends",
+        quantized(
+            model_type="stablelm",
+            architectures=["StableLmForCausalLM"],
+            qk_layernorm=True,
+            rope_theta=1e4,
+        ),
+        f"{START}llama.cpp computes as if qk_layernorm were False, and config.json has True",
+    ),
+    Case(
         "`quantize` of a model with YaRN and a setting that is not converted",
         quantized(rope_scaling={**YARN, "mscale_all_dim": 0.7}),
         f"{START}rotary embeddings with rope_type yarn and mscale_all_dim are not supported",

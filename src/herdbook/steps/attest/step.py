@@ -34,14 +34,14 @@ def attest(plan: Plan, signer: Signer | None) -> None:
     """
     folder = plan.layout.release_folder
     digests = _digests(folder)
-    slices = lineage.parse(plain.read(folder, LINEAGE).decode())
+    slices = lineage.parse(plain.read(folder, LINEAGE).decode()) if LINEAGE in digests else []
     claims = statements(plan, digests, lambda name: json.loads(plain.read(folder, name)), slices)
     written: dict[str, bytes] = {}
     if isinstance(signer, PrivateKey):
         written[PUBLIC_KEY] = signer.public.pem.encode()
         digests[PUBLIC_KEY] = hashlib.sha256(written[PUBLIC_KEY]).hexdigest()
     if signer:
-        written[SIGNATURE] = signed(manifest(plan.recipe.release.name, digests), signer)
+        written[SIGNATURE] = signed(manifest(plan.title, digests), signer)
     with atomic_writer(folder / CLAIMS) as file:
         for statement in claims:
             file.write(line(statement, signer))

@@ -14,6 +14,7 @@ from herdbook.architectures.modules import reads_images
 from herdbook.errors import StepError
 from herdbook.layout import image_file
 from herdbook.plan.card import CARD_CODE, described, shows_spectrum
+from herdbook.plan.edition import Edition
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Expert, Laser, Mixture, Moe
 from herdbook.steps.card import metadata, results
@@ -192,7 +193,11 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
     compared, ranks = titled(comparisons, measurements), rank_all(plan, measurements)
     text = plan.recipe_path.read_bytes()
     return Facts(
-        front_matter=metadata.render(metadata.build(plan.recipe, nodes, own)),
+        front_matter=metadata.render(
+            metadata.build_quantized(plan, nodes)
+            if plan.edition is Edition.GGUF
+            else metadata.build(plan.recipe, nodes, own)
+        ),
         image=image_file(plan.lock.image.name) if plan.lock.image else None,
         recipe=plan.recipe,
         recipe_text=text.decode("utf-8-sig"),

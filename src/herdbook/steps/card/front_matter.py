@@ -59,9 +59,10 @@ class FrontMatter(_Part, Licensed, HubKeys):
     """The whole front matter."""
 
     language: Languages
-    library_name: Literal["transformers"]
+    library_name: Literal["transformers", "gguf"]
     base_model: Repo | Annotated[list[Repo], Field(min_length=2), AfterValidator(unique)] | None = None
     base_model_relation: Literal["adapter", "finetune", "merge", "quantized"] | None = None
+    quantized_by: Text | None = None
     tags: Annotated[list[Tag], Field(min_length=1), AfterValidator(unique)]
     model_index: list[ModelIndex] | None = Field(None, alias="model-index", min_length=1, max_length=1)
 

@@ -16,7 +16,7 @@ from herdbook.steps.card.front_matter import check
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from herdbook.plan import Node
+    from herdbook.plan import Node, Plan
     from herdbook.recipe import Recipe, Section
     from herdbook.steps.card.results import Measurement
 
@@ -68,6 +68,25 @@ def build(recipe: Recipe, nodes: tuple[Node, ...], measured: Measurement | None)
     if measured is not None:
         data["model-index"] = [{"name": release.name, "results": _results(measured)}]
     return data
+
+
+def build_quantized(plan: Plan, nodes: tuple[Node, ...]) -> dict[str, Any]:
+    """Return the front matter of a repository with the quantized files alone: of the model that they were made from.
+
+    Args:
+        plan: The plan of that release.
+        nodes: The released model and its ancestors, in the recipe's order.
+    """
+    data = build(plan.recipe, nodes, None)
+    data.pop("new_version", None)
+    kinds = ["gguf", *(["imatrix"] if plan.imatrix else [])]
+    return data | {
+        "library_name": "gguf",
+        "base_model": plan.recipe.release.repo,
+        "base_model_relation": "quantized",
+        "quantized_by": (plan.repo or "").partition("/")[0],
+        "tags": list(dict.fromkeys([*kinds, "herdbook", *plan.recipe.card.hub.tags])),
+    }
 
 
 def _hub_id(model: Section) -> str | None:

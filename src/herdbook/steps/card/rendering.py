@@ -25,11 +25,12 @@ from herdbook.escape import (
 )
 from herdbook.layout import LINEAGE_FIGURE, MEASUREMENTS_FIGURE, ROUTING_FIGURE, SPECTRUM_FIGURE
 from herdbook.lock import check_pinned
+from herdbook.provenance.slsa import HUB_PAGES
 from herdbook.sources.card_template import problem
 from herdbook.steps.card import results
 from herdbook.steps.card.choices import TOLERATED
 from herdbook.steps.card.counts import CONTEXT_TOKENS
-from herdbook.tools.installed import CARD_TEMPLATE, card_templates
+from herdbook.tools.installed import CARD_TEMPLATE, GGUF_CARD_TEMPLATE, card_templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -120,6 +121,21 @@ def render_text(facts: Facts, folder: Path | None = None, own: Mapping[str, str]
     return text.rstrip("\n") + "\n"
 
 
+def render_quantized(facts: Facts, plan: Plan) -> str:
+    """Return the text of the card of a repository with the quantized files alone. Raises as ``render_text``."""
+    known = _known(facts) | {
+        "title": plan.title,
+        "repo": Markdown(plan.repo or ""),
+        "weights_page": f"{HUB_PAGES}/{facts.recipe.release.repo}",
+        "imatrix": plan.imatrix.file if plan.imatrix else None,
+    }
+    try:
+        text = environment(card_templates().resolve()).get_template(GGUF_CARD_TEMPLATE).render(known)
+    except (TemplateError, TypeError, ValueError) as error:
+        raise StepError(f"card: {GGUF_CARD_TEMPLATE}: {error}") from error
+    return text.rstrip("\n") + "\n"
+
+
 def _known(facts: Facts) -> dict[str, object]:
     """Return the variables of the templates."""
     return {
@@ -133,6 +149,8 @@ def _known(facts: Facts) -> dict[str, object]:
         "tolerated": TOLERATED,
         # the recipe allows nothing to be escaped
         "where": Markdown(facts.recipe.release.repo or "path/to/this/folder"),
+        "gguf_repo": facts.recipe.publish.gguf_repo,
+        "gguf_page": f"{HUB_PAGES}/{facts.recipe.publish.gguf_repo}",
         "lineage": LINEAGE_FIGURE,
         "measurements_figure": MEASUREMENTS_FIGURE,
         "spectrum_figure": SPECTRUM_FIGURE,

@@ -29,6 +29,7 @@ from herdbook.layout import (
     SPECTRUM_FIGURE,
 )
 from herdbook.plan.comparison import compared
+from herdbook.plan.edition import Edition
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Adapter, Laser, Merge, Moe
 from herdbook.recipe.rank import rank_rule
@@ -37,7 +38,7 @@ from herdbook.steps.card.benchmarks import benchmark_texts
 from herdbook.steps.card.context import Facts, gather
 from herdbook.steps.card.notice import license_texts, notice
 from herdbook.steps.card.origins import note
-from herdbook.steps.card.rendering import own_templates, render_text
+from herdbook.steps.card.rendering import own_templates, render_quantized, render_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,15 +71,19 @@ def render_card(plan: Plan, output: Path, taken: tuple[Comparison, ...] | None =
 def card_texts(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> dict[str, str]:
     """Return the files of a card as text, by name. Raises as ``render_card`` does."""
     facts = gather(plan, taken)
-    texts = {CARD: render_text(facts, own=own_templates(plan)), LINEAGE_FIGURE: _lineage(plan, facts)}
+    alone = plan.edition is Edition.GGUF
+    texts = {CARD: render_quantized(facts, plan) if alone else render_text(facts, own=own_templates(plan))}
     texts[NOTICE] = notice(
         plan.recipe.release, facts.licensed, {source.node: source for source in facts.sources}
     )
     texts |= license_texts(facts.licensed)
-    if plan.evaluations:
-        texts[MEASUREMENTS_FIGURE] = _measurements(facts)
     if compared(plan):
         texts[COMPARISONS] = dump_json(as_json(item.comparison for item in facts.comparisons))
+    if alone:
+        return texts
+    texts[LINEAGE_FIGURE] = _lineage(plan, facts)
+    if plan.evaluations:
+        texts[MEASUREMENTS_FIGURE] = _measurements(facts)
     texts |= benchmark_texts(plan, facts.own)
     for item in facts.lasered:
         texts[item.heatmap] = _heatmap(item)

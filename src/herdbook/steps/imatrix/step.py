@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from herdbook import hub
 from herdbook.errors import StepError
 from herdbook.files import atomic_writer, write_json
 from herdbook.lock import check_pinned
@@ -35,6 +36,7 @@ def imatrix(plan: Plan, item: Imatrix, threads: int = 1) -> None:
 
     Raises:
         LockError: If a text or a file changed since it was locked.
+        SourceError: If a given matrix cannot be downloaded.
         StepError: If a text is too short, the model cannot read it, or too few tokens reached an expert.
         CheckpointError: If a tensor is missing or damaged, or a given matrix is damaged or that of another model.
     """
@@ -102,6 +104,10 @@ def _computed(plan: Plan, item: Imatrix, path: Path, threads: int) -> Importance
 
 def _given(plan: Plan, item: Imatrix) -> ImportanceMatrix:
     assert item.given  # noqa: S101 - the caller has checked it
+    if item.commit:
+        remote = hub.RemoteFile(**item.given.model_dump())
+        path = hub.download(item.commit.repo, item.commit.commit, remote)
+        return fitted(read_imatrix(path), item.tensors, f"{item.commit.repo}: {item.given.name}")
     path = plan.beside_recipe(item.given.name)
     check_pinned(path, item.given, "quantize.imatrix")
     return fitted(read_imatrix(path), item.tensors, str(path))

@@ -19,6 +19,7 @@ from herdbook.layout import (
     is_large,
 )
 from herdbook.lock import check_pinned
+from herdbook.plan.edition import Edition
 from herdbook.plan.material import carried_inputs
 from herdbook.plan.release import contents
 from herdbook.provenance.bom import bom
@@ -58,9 +59,10 @@ def release(plan: Plan) -> None:
             continue
         _place(source, folder / name)
         digests[name] = known.get(name) or sha256_file(folder / name)
-    _check_whole(plan, folder)
-    _write_lineage(plan, folder)
-    digests[LINEAGE] = sha256_file(folder / LINEAGE)
+    if plan.edition is not Edition.GGUF:
+        _check_whole(plan, folder)
+        _write_lineage(plan, folder)
+        digests[LINEAGE] = sha256_file(folder / LINEAGE)
 
     def read_json(name: str) -> Any:
         return json.loads((folder / name).read_text(encoding="utf-8"))

@@ -37,6 +37,7 @@ TEMPLATE = "tokenizer.chat_template"
 OWN = "*."  # the start of keys that begin with the architecture's name
 # Architectures whose width of rotary embeddings and number of rows of embeddings are written.
 _WITH_WIDTHS = ("llama", "smollm3")
+_ORIGINAL_LENGTH = "original_max_position_embeddings"
 _GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}  # llama.cpp's numbers
 QUANTIZATION_VERSION = 2  # ggml's, of the encodings
 
@@ -168,6 +169,9 @@ def _split(model: Model) -> int:
 
 
 def _length_of_head(model: Model) -> Value | May:
+    form = form_of(model.config)
+    if form and form.partial:  # the converter does not look at head_dim
+        return May(_split(model))
     return _head(model) or May(_split(model))
 
 
@@ -190,6 +194,8 @@ def _base(model: Model) -> Value | None:
 
 def _scaling(name: str, kind: type, model: Model) -> Value | None:
     """Return a setting of rotary embeddings that are scaled in a way that the converter writes."""
+    if model.architecture == "phi3":  # of any way, and nothing else
+        return int(model.config[name]) if name == _ORIGINAL_LENGTH else None
     _, settings = rope_of(dict(model.config))
     settings = settings or {}
     way = settings.get("rope_type", settings.get("type"))
@@ -211,16 +217,27 @@ def _local_base(model: Model) -> Value | None:
 
 def _of_local(name: str, kind: type, model: Model) -> Value | None:
     """Return a setting that is written for models some of whose layers have a sliding window."""
+    if model.architecture == "phi3" and name == "sliding_window":
+        return int(model.config.get(name) or 0)
     form = form_of(model.config)
     return _number((name,), kind, model) if form and form.local_layers else None
 
 
 def _of_rotary(model: Model) -> Value | May | None:
+    form = form_of(model.config)
+    if form and form.partial:
+        rope = model.config.get("rope_parameters") or {}
+        share = rope.get("partial_rotary_factor", model.config.get("partial_rotary_factor", 1.0))
+        return int(float(share) * _split(model))
     return _length_of_head(model) if model.architecture in _WITH_WIDTHS else None
 
 
 def _rows(model: Model) -> Value | None:
     return _number(("vocab_size",), int, model) if model.architecture in _WITH_WIDTHS else None
+
+
+def _parallel(model: Model) -> Value | None:
+    return bool(model.config.get("use_parallel_residual", True)) if model.architecture == "stablelm" else None
 
 
 def _causal(model: Model) -> Value | None:
@@ -245,7 +262,7 @@ _MORE = {
 _SCALING = {
     "type": ("type", str),
     "factor": ("factor", float),
-    "original_context_length": ("original_max_position_embeddings", int),
+    "original_context_length": (_ORIGINAL_LENGTH, int),
     "yarn_beta_fast": ("beta_fast", float),
     "yarn_beta_slow": ("beta_slow", float),
 }
@@ -259,6 +276,7 @@ _CONFIG_ROWS = (
     ("attention.key_length", _length_of_head),
     ("attention.value_length", _length_of_head),
     ("attention.causal", _causal),
+    ("use_parallel_residual", _parallel),
     (
         "attention.layer_norm_epsilon",
         partial(_number, ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"), float),

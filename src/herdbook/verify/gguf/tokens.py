@@ -26,12 +26,13 @@ from herdbook.sources.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from herdbook.weights.gguf_header import Value
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 ADDED_SCORE = -1000.0
+OF_GPT2 = "GPT2Tokenizer"  # the class of a Phi-3's tokenizer that is not SentencePiece's
 PADDING_SCORE = -10000.0
 SPACE = "\u2581"  # in which SentencePiece spells a space
 _BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
@@ -107,6 +108,9 @@ def token_entries(files: TokenizerFiles, config: Mapping[str, Any]) -> dict[str,
     """
     form = form_of(config)
     readers = form.readers if form else LLAMA_READERS
+    if "phi3" in readers and files.json(SETTINGS).get("tokenizer_class") != OF_GPT2:
+        pieces = _of_sentencepiece(files, config["vocab_size"], files.added, spells=False)
+        return {"model": "llama", "pre": "default", **pieces}
     if files.is_sentencepiece and "sentencepiece" in readers:
         return {"model": "llama", "pre": "default", **_of_sentencepiece(files, config["vocab_size"])}
     if files.has_bytes and "fallback" in readers:
@@ -114,7 +118,17 @@ def token_entries(files: TokenizerFiles, config: Mapping[str, Any]) -> dict[str,
     return {"model": "gpt2", **_of_bytes(files, config["vocab_size"])}
 
 
-def _of_sentencepiece(files: TokenizerFiles, rows: int) -> dict[str, Value]:
+def _of_sentencepiece(
+    files: TokenizerFiles, rows: int, more: Iterable[Mapping[str, Any]] = (), *, spells: bool = True
+) -> dict[str, Value]:
+    """Return the tokens of SentencePiece's file and the added ones.
+
+    Args:
+        files: The model's tokenizer files.
+        rows: The number of tokens, which is filled up.
+        more: Added tokens of ``tokenizer.json``.
+        spells: Whether added tokens that look special are taken for such, and others are spelled with spaces.
+    """
     tokens = [f"[PAD{number}]" for number in range(rows)]
     scores, kinds = [PADDING_SCORE] * rows, [UNUSED] * rows
 
@@ -127,9 +141,12 @@ def _of_sentencepiece(files: TokenizerFiles, rows: int) -> dict[str, Value]:
         put(number, piece.text, piece.score, kind)
     for token, number in files.json(ADDED).items():
         put(number, token, ADDED_SCORE, USER_DEFINED)
-    for number, about in (files.json(SETTINGS).get("added_tokens_decoder") or {}).items():
-        kind = _added_kind(about["content"], special=bool(about.get("special")))
-        put(int(number), _spelled(about["content"], kind), ADDED_SCORE, kind)
+    decoder = files.json(SETTINGS).get("added_tokens_decoder") or {}
+    added = [(int(number), about) for number, about in decoder.items()]
+    for number, about in [*added, *((int(one["id"]), one) for one in more)]:
+        token, special = about["content"], bool(about.get("special"))
+        kind = _added_kind(token, special=special) if spells else CONTROL if special else USER_DEFINED
+        put(number, _spelled(token, kind) if spells else token, ADDED_SCORE, kind)
     return {"tokens": tokens, "scores": scores, "token_type": kinds}
 
 

@@ -10,13 +10,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from herdbook import limits
-from herdbook.errors import VerificationError
+from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.files import atomic_writer, dump_json
 from herdbook.layout import RECORDS, WEIGHTS_INDEX
+from herdbook.plan.edition import Edition
 from herdbook.plan.quantize import QUANTIZE_CODE
 from herdbook.progress import track
 from herdbook.release.reader import damaged
-from herdbook.release.subject import FolderSubject
+from herdbook.release.subject import FolderSubject, HubSubject
 from herdbook.sources.index import read_index
 from herdbook.verify.differences import difference
 from herdbook.verify.gguf.recorded import recorded_types
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from herdbook.plan.quantize import Quantized
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
+    from herdbook.release.subject import Subject
     from herdbook.verify.rebuild.workspace import Workspace
     from herdbook.weights.imatrix import ImportanceMatrix
 
@@ -40,20 +42,24 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
     if not items:
         return
     workspace.code.require_installed(QUANTIZE_CODE.describe())
-    inputs = [*_model_files(workspace), *(name for item in items for name in item.parts)]
+    weights = _weights(workspace, release)
+    model = _model_files(workspace)
+    own = [name for item in items for name in item.parts]
     if workspace.plan.imatrix:
-        inputs.append(workspace.plan.imatrix.file)
-    if isinstance(release.subject, FolderSubject):
+        own.append(workspace.plan.imatrix.file)
+    inputs = [*model, *own]
+    if isinstance(release.subject, FolderSubject) and weights is release.subject:
         folder = release.subject.folder
         _require_plain(release.subject, inputs)
     elif options.sample_bytes is None:
         folder = workspace.plan.layout.root / "release"
-        _download(release, inputs, folder)
+        _download(release.subject, own, folder)
+        _download(weights, model, folder)
     else:
         from herdbook.verify.rebuild.gguf_sample import sampled
 
         for item in items:
-            yield from sampled(workspace.plan, release, item, options.sample_bytes, options, check)
+            yield from sampled(workspace.plan, release, weights, item, options, check)
         return
     from herdbook.steps.quantize.derive import derive, require_equal
     from herdbook.weights.gguf_file import read_gguf
@@ -68,7 +74,7 @@ def quantized(workspace: Workspace, release: Release, options: Options, check: C
             matrix=matrix,
             threads=os.cpu_count() or 1,
         )
-        if isinstance(release.subject, FolderSubject):
+        if isinstance(release.subject, FolderSubject) and weights is release.subject:
             _require_plain(release.subject, inputs)
         try:
             require_equal(derived, item.file)
@@ -141,12 +147,33 @@ def _require_plain(subject: FolderSubject, names: list[str]) -> None:
         subject.path(name)
 
 
-def _download(release: Release, names: list[str], folder: Path) -> None:
+def _weights(workspace: Workspace, release: Release) -> Subject:
+    """Return where the weights are that the files were made from: in the release, or in the recipe's other repository.
+
+    Raises:
+        UnverifiedError: If that repository now has other weights.
+        SourceError: If it cannot be read.
+    """
+    repo = release.recipe.release.repo
+    if release.edition is not Edition.GGUF or repo is None:
+        return release.subject
+    weights = HubSubject(repo)
+    released, records = workspace.plan.released, release.records()
+    for name, part in zip(released.shard_names, released.parts, strict=True):
+        file = weights.files.get(name)
+        if file is None or file.sha256 != records[part.key]["file"]["sha256"]:
+            raise UnverifiedError(
+                f"{weights.name}: its {name} is not the one that these files were made from, so they cannot be derived from it"
+            )
+    return weights
+
+
+def _download(subject: Subject, names: list[str], folder: Path) -> None:
     """Download files, in pieces."""
-    sizes = {name: release.subject.files[name].size_bytes for name in names if name in release.subject.files}
+    sizes = {name: subject.files[name].size_bytes for name in names if name in subject.files}
     with track("download", sum(-(-size // PIECE_BYTES) for size in sizes.values())) as advance:
         for name, size in sizes.items():
             with atomic_writer(folder / name) as file:
                 for start in range(0, size, PIECE_BYTES):
-                    file.write(release.subject.read_range(name, start, min(size, start + PIECE_BYTES)))
+                    file.write(subject.read_range(name, start, min(size, start + PIECE_BYTES)))
                     advance()

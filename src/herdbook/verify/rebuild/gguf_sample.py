@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from herdbook.plan import Plan, Quantized
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
+    from herdbook.release.subject import Subject
     from herdbook.weights.gguf_file import GgufFile, TensorInfo
     from herdbook.weights.imatrix import ImportanceMatrix
 
@@ -41,19 +42,29 @@ PIECE_BYTES = 1 << 26
 
 
 def sampled(
-    plan: Plan, release: Release, item: Quantized, sample_bytes: int, options: Options, check: Check
+    plan: Plan, release: Release, model: Subject, item: Quantized, options: Options, check: Check
 ) -> Iterator[Finding]:
-    """Compare rows of a GGUF with those that follow from the weights of the release."""
+    """Compare rows of a GGUF with those that follow from released weights, which may be in another release.
+
+    Args:
+        plan: The plan of the release.
+        release: The release, with the GGUF.
+        model: Where the weights are.
+        item: The GGUF.
+        options: The options of the verification, with the size of the sample.
+        check: The check that it belongs to.
+    """
+    assert options.sample_bytes is not None  # noqa: S101 - the caller has checked it
     subject, name = release.subject, item.file
     spans = {
         tensor: (shard, span)
         for shard in plan.released.shard_names
-        for tensor, span in subject.header(shard).items()
+        for tensor, span in model.header(shard).items()
     }
 
     def read(tensor: str, start: int, stop: int) -> bytes:
         shard, span = spans[tensor]
-        return subject.read_range(shard, span.start + start, span.start + stop)
+        return model.read_range(shard, span.start + start, span.start + stop)
 
     with damaged(name):
         parts = made_from(plan.released.config, spans, plan.released.name)
@@ -61,7 +72,7 @@ def sampled(
         tensors = [file.tensors[each] for each in item.types]
     weights = Weights(_matrix(release, item))
     rows = WeightRows(parts, {tensor: span for tensor, (_, span) in spans.items()}, read)
-    blocks = draw([tensor.size_bytes for tensor in tensors], sample_bytes, options.seed)
+    blocks = draw([tensor.size_bytes for tensor in tensors], options.sample_bytes, options.seed)
     wrong: set[str] = set()
     size_bytes = 0
     compare = functools.partial(_equal, release, file, rows, weights, plan)

@@ -16,9 +16,10 @@ from herdbook.errors import HerdbookError, VerificationError
 from herdbook.layout import CARD, EVALUATIONS, LINEAGE, LOSSES, RECORDS, ROUTING, SAMPLES_SUFFIX, SEARCHES
 from herdbook.plan import Origin
 from herdbook.plan.card import CARD_CODE, described
+from herdbook.plan.edition import Edition
 from herdbook.release.finding import Check
 from herdbook.release.reader import caught, damaged
-from herdbook.verify.equality import chance_of_catching
+from herdbook.verify.equality import chance_of_catching, elsewhere
 from herdbook.verify.rebuild.bounds import allowed, distance
 from herdbook.verify.rebuild.budget import budgets
 from herdbook.verify.rebuild.evidence import differing
@@ -60,6 +61,10 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         workspace.take_over(RECORDS, SEARCHES, EVALUATIONS, LOSSES, ROUTING)
         yield from caught(_card(workspace, release), CARDS, release)
         yield from caught(_samples(workspace), SAMPLES, release)
+        if release.edition is Edition.GGUF:
+            yield MATRICES.unverified(release.name, elsewhere(release))
+            yield from caught(quantized(workspace, release, options, GGUF), GGUF, release)
+            return
         yield from caught(_matrices(workspace, release, options), MATRICES, release)
         yield from caught(routers(workspace, release, options, ROUTERS), ROUTERS, release)
         yield from caught(imatrix(workspace, release, IMATRIX), IMATRIX, release)
