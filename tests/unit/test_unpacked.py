@@ -40,7 +40,7 @@ def test_one_that_takes_too_much_memory_is_refused(tmp_path, monkeypatch):
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * 1_000_000]))
     path = tmp_path / "wide.parquet"
     parquet.write_table(pa.table({"text": texts}), path, compression="zstd")
-    with pytest.raises(StepError, match=r"wide\.parquet.* takes? too much memory"):
+    with pytest.raises(StepError, match=r"wide\.parquet"):
         check_unpacked([path])
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from herdbook import limits
 from herdbook.errors import SourceError
-from herdbook.lock.hub_file import pin_hub_file
 from herdbook.lock.local import pin_local
 from herdbook.recipe.quantize import GivenImatrix, HubImatrix
 
@@ -29,6 +28,10 @@ def pin_imatrix(recipe: Recipe, beside: Path) -> LockedFile | LockedHubFile | No
     where, given = "quantize.imatrix", given_imatrix(recipe)
     if not isinstance(given, HubImatrix):
         return pin_local(beside, given.file, where) if given else None
+    from herdbook.lock.hub_file import (
+        pin_hub_file,  # its client is slow to import, and few recipes need it here
+    )
+
     pinned = pin_hub_file(given, where)
     try:
         limits.check_size(pinned.file.size_bytes, limits.TEXTS_BYTES)

@@ -218,7 +218,7 @@ class Release:
 
     @cached_property
     def _lineage(self) -> list[LineageSlice]:
-        if self.edition is Edition.GGUF:
+        if LINEAGE not in self.subject.files and self.edition is Edition.GGUF:
             return []
         with damaged(LINEAGE):
             text = self.subject.read(LINEAGE, limits.LINEAGE.size_bytes).decode()

@@ -35,7 +35,8 @@ from herdbook.layout import (
     SUMS,
     WEIGHTS_INDEX,
 )
-from herdbook.recipe import Adapter, Hub, HubFile, Laser, Merge, Moe, Pypi
+from herdbook.recipe import Adapter, Hub, HubFile, Laser, Merge, Moe, Pypi, is_file
+from herdbook.recipe.evaluate import AskedSuite
 from herdbook.recipe.tokenizer import Tokenizer
 from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
 from herdbook.verify.fact import ASSERTED, Fact
@@ -82,6 +83,15 @@ def _spreads(recipe: Recipe) -> bool:
 
 def _texts(recipe: Recipe) -> bool:
     return bool(recipe.evaluate or recipe.calibration)
+
+
+def _resolves(recipe: Recipe) -> bool:
+    """Return whether lm-eval resolves tasks: those that a recipe names, and those of suites, which may be its own."""
+    tasks = recipe.evaluate.tasks if recipe.evaluate else ()
+    return any(
+        isinstance(task, AskedSuite) or not is_file(task if isinstance(task, str) else task.task)
+        for task in tasks
+    )
 
 
 def _quantizes(recipe: Recipe) -> bool:
@@ -234,7 +244,7 @@ FACTS = (
         ("tasks.*.sources", "tasks.*.groups"),
         "lm-eval, where that version is installed",
         "upstream",
-        _texts,
+        _resolves,
     ),
     Fact("what models were asked", LOCK, ("requests",), "the measurements", "claims", _texts),
     Fact("data sets on the Hub", LOCK, ("data_sets",), "the data sets, on the Hub", "upstream", _texts),
