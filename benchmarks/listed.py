@@ -125,7 +125,7 @@ def full_size_hub(folder: Path) -> Iterator[dict[str, str]]:
         The environment of programs that use this Hub.
     """
     link_workflow(folder)
-    shutil.copy(ROOT / "config/buttercup.yaml", folder / "config")
+    buttercup.copy_recipe(folder)
     (folder / "config/config.yaml").write_text("recipe: config/buttercup.yaml\n", encoding="utf-8")
     with LocalHub() as hub:
         for number, repo in enumerate(buttercup.SOURCES):

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 from herdbook import needs
 from herdbook import plan as plans
-from herdbook import recipe as recipes
 from herdbook.errors import StepError
 from herdbook.tools.converter import CONVERTER
 from support import buttercup, forkserver
@@ -31,39 +30,6 @@ MLP = 3 * HIDDEN * INNER
 LAYER = 2 * HIDDEN * HIDDEN + 2 * KV * HIDDEN + MLP + 2 * HIDDEN
 DENSE = 2 * VOCABULARY * HIDDEN + LAYERS * LAYER + HIDDEN
 MIXTURE = DENSE + 3 * LAYERS * MLP + LAYERS * 4 * HIDDEN
-
-
-def copy_recipe(root, documents=None):
-    """Copy the recipe with what it names beside itself; return its path. Measured is only so much of each text.
-
-    What needs the data of suites, which are not here, is left out, and with it the predecessor: test_benchmarks.py has
-    stand-ins of the suites, and test_suite_scores.py reads the recipe as it is.
-    """
-    (root / "config").mkdir(parents=True, exist_ok=True)
-    shutil.copytree(REPOSITORY / "config/tasks", root / "config/tasks")
-    if not (root / "demo").exists():
-        (root / "demo").symlink_to(REPOSITORY / "demo")
-    if documents:
-        (root / "demo").unlink()
-        shutil.copytree(REPOSITORY / "demo/text", root / "demo/text")
-        for path in (root / "demo/text").glob("*/test.jsonl"):
-            lines = path.read_text(encoding="utf-8").splitlines()[:documents]
-            short = [{**document, "text": document["text"][:400]} for document in map(json.loads, lines)]
-            path.write_text("".join(f"{json.dumps(one)}\n" for one in short), encoding="utf-8")
-    text = (REPOSITORY / "config/buttercup.yaml").read_text(encoding="utf-8")
-    recipe = root / "config/buttercup.yaml"
-    for pattern in (
-        r"^    - \{suite: .*\n",
-        r"^  predecessor: .*\n",
-        r", predecessor(?=\])",
-        r"^marks:\n(  - .*\n)+",
-        r",\n +better: .*(?=\}\n)",
-    ):
-        text, count = re.subn(pattern, "", text, flags=re.MULTILINE)
-        assert count, pattern
-    recipe.write_text(text, encoding="utf-8")
-    assert not recipes.load(recipe).evaluate.suites
-    return recipe
 
 
 def herdbook(environment, folder, *arguments):
@@ -98,7 +64,7 @@ def on_disk(folder, repo):
 def full(tmp_path_factory):
     """The recipe, locked against repositories of full size; the sources' folders; and what locking asked the Hub for."""
     root = tmp_path_factory.mktemp("full")
-    recipe = copy_recipe(root)
+    recipe = buttercup.copy_recipe(root)
     with LocalHub() as hub:
         folders = []
         for place, repo in enumerate(buttercup.SOURCES):
@@ -234,7 +200,7 @@ def built(tmp_path_factory):
             hub.add_repo(repo, files_of(folder), license="apache-2.0")
         hub.orgs.add(REPO.partition("/")[0])
         project = Project(root / "project")
-        project.recipe = copy_recipe(project.root, documents=2)  # of 400 characters
+        project.recipe = buttercup.copy_recipe(project.root, documents=2)  # of 400 characters
         (project.root / "config/config.yaml").write_text("recipe: config/buttercup.yaml\n", encoding="utf-8")
         for name, value in client.environment(hub, root / "home", hub.token).items():
             patch.setenv(name, value)

@@ -6,13 +6,17 @@ pass the limit. The limits (5 GB, and 10 GB for the one that was uploaded with l
 
 import json
 import math
+import re
+import shutil
 from dataclasses import dataclass
 
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
+from herdbook import recipe as recipes
 from support import tiny
+from support.project import REPOSITORY
 
 GB = 10**9
 INDEX = "model.safetensors.index.json"
@@ -207,3 +211,36 @@ def write_tokenizer(folder, lines):
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL.values()])
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def copy_recipe(root, documents=None):
+    """Copy the recipe with what it names beside itself; return its path. Measured is only so much of each text.
+
+    What needs the data of suites, which are not here, is left out, and with it the predecessor: test_benchmarks.py has
+    stand-ins of the suites, and test_suite_scores.py reads the recipe as it is.
+    """
+    (root / "config").mkdir(parents=True, exist_ok=True)
+    shutil.copytree(REPOSITORY / "config/tasks", root / "config/tasks", dirs_exist_ok=True)
+    if not (root / "demo").exists():
+        (root / "demo").symlink_to(REPOSITORY / "demo")
+    if documents:
+        (root / "demo").unlink()
+        shutil.copytree(REPOSITORY / "demo/text", root / "demo/text")
+        for path in (root / "demo/text").glob("*/test.jsonl"):
+            lines = path.read_text(encoding="utf-8").splitlines()[:documents]
+            short = [{**document, "text": document["text"][:400]} for document in map(json.loads, lines)]
+            path.write_text("".join(f"{json.dumps(one)}\n" for one in short), encoding="utf-8")
+    text = (REPOSITORY / "config/buttercup.yaml").read_text(encoding="utf-8")
+    recipe = root / "config/buttercup.yaml"
+    for pattern in (
+        r"^    - \{suite: .*\n",
+        r"^  predecessor: .*\n",
+        r", predecessor(?=\])",
+        r"^marks:\n(  - .*\n)+",
+        r",\n +better: .*(?=\}\n)",
+    ):
+        text, count = re.subn(pattern, "", text, flags=re.MULTILINE)
+        assert count, pattern
+    recipe.write_text(text, encoding="utf-8")
+    assert not recipes.load(recipe).evaluate.suites
+    return recipe
