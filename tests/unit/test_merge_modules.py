@@ -15,6 +15,9 @@ from herdbook.cli.main import main
 from herdbook.errors import RecipeError, SourceError
 from herdbook.inference.forward import CheckpointFolder
 from herdbook.lock.whole import check_config
+from herdbook.plan import Node
+from herdbook.plan.images import spread_over_projector
+from herdbook.recipe import Merge
 from support import tiny
 
 WEIGHTS = {"text_decoder": (0.25, 0.75), "vision_tower": (1.0, 0.0), "multi_modal_projector": (0.5, 0.5)}
@@ -232,3 +235,13 @@ def test_what_other_commands_do_not_take(herd, tmp_path, capsys):
         main(["extract", str(herd / "a"), str(herd / "b"), "-o", str(tmp_path / "made"), "--rank", "2"]) == 2
     )
     assert "also reads images, and adapters are extracted for models of text alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "t", "warned"),
+    [("qwen2_vl", [0, 1], True), ("qwen2_vl", 0.5, False), ("llava", [0, 1], False)],
+)
+def test_values_over_the_layers_of_a_projector_that_mergekit_writes_twice_are_a_warning(kind, t, warned):
+    merge = Merge.model_validate({"merge": {"method": "slerp", "base": "a", "other": "b", "t": t}})
+    node = Node("m", "merge", "0" * 64, merge, ("a", "b"), (), {"model_type": kind})
+    assert bool(list(spread_over_projector(node))) is warned

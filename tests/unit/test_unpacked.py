@@ -6,6 +6,7 @@ from pyarrow import parquet
 
 from herdbook import limits
 from herdbook.errors import StepError
+from herdbook.steps.evaluate import unpacked
 from herdbook.steps.evaluate.unpacked import check_unpacked
 
 
@@ -42,6 +43,14 @@ def test_one_that_takes_too_much_memory_is_refused(tmp_path, monkeypatch):
     parquet.write_table(pa.table({"text": texts}), path, compression="zstd")
     with pytest.raises(StepError, match=r"wide\.parquet"):
         check_unpacked([path])
+
+
+def test_the_lack_of_memory_is_the_reason_that_is_named(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(unpacked, "_unpacked", fail)
+    assert unpacked.reply({"a": 1}) == {"problems": {"a": "takes too much memory to unpack"}}
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -18,7 +18,7 @@ import torch
 from herdbook.audit.level import LEVEL, UNPROVEN
 from herdbook.audit.reduced import reduced
 from herdbook.errors import HerdbookError
-from herdbook.humanize import joined, ranges
+from herdbook.humanize import ranges
 from herdbook.progress import track
 from herdbook.release.finding import Check
 from herdbook.weights.dtypes import ITEM_BYTES
@@ -296,9 +296,3 @@ def _numbers(model: Model, name: str, start: int, stop: int) -> torch.Tensor:
     item = ITEM_BYTES[piece.dtype]
     data = model.read(name, start * item, stop * item)
     return from_bytes(data, piece.dtype, (stop - start,), f"{model.subject.name}: {name}").float()
-
-
-def summary(findings: list[Finding]) -> str:
-    """Return what a model is made of in one sentence."""
-    passed = [f"{one.subject} {one.detail}" for one in findings if one.check in {COPIED.name, SUMMED.name}]
-    return joined(passed)

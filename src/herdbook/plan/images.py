@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from herdbook.plan.model import Node
     from herdbook.recipe import Recipe, Section
 
+# Types whose projector's matrices are in two of mergekit's modules.
+WRITTEN_TWICE = frozenset({"qwen2_vl", "qwen2_5_vl"})
+
 
 def unmakable(name: str, model: Section, nodes: Mapping[str, Node]) -> list[str]:
     """Return why a model cannot be made of models that also read images, one line each.
@@ -80,6 +83,27 @@ def other_processors(node: Node, nodes: Mapping[str, Node], lock: Lock) -> Itera
                 f"models.{node.name}.merge: {names[0]} of {parent!r} is not that of {node.files_from!r}, which the result has, so the "
                 "same image may be other numbers in them"
             )
+
+
+def spread_over_projector(node: Node) -> Iterator[str]:
+    """Yield a line if values over layers are applied to a projector that mergekit treats otherwise."""
+    if not isinstance(node.recipe, Merge) or node.config.get("model_type") not in WRITTEN_TWICE:
+        return
+    if _has_values_over_layers(node.recipe.merge.model_dump(mode="json")):
+        yield (
+            f"models.{node.name}.merge: values over layers: mergekit writes the matrices of this model type's projector twice, with the "
+            "first and the last value; here each has the value at its number. Give the projector one value to have mergekit's"
+        )
+
+
+def _has_values_over_layers(value: object) -> bool:
+    """Return whether a section has a list of numbers at any depth."""
+    if isinstance(value, dict):
+        return any(_has_values_over_layers(item) for item in value.values())
+    if not isinstance(value, list):
+        return False
+    numbers = [item for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
+    return len(numbers) > 1 or any(_has_values_over_layers(item) for item in value)
 
 
 def _processor(name: str, nodes: Mapping[str, Node], lock: Lock) -> dict[str, str | None]:

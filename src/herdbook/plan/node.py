@@ -12,7 +12,7 @@ from herdbook.key import digest
 from herdbook.plan.adapter import plan_adapter
 from herdbook.plan.alignment import alignment_of
 from herdbook.plan.code import Code
-from herdbook.plan.images import other_processors, unmakable
+from herdbook.plan.images import other_processors, spread_over_projector, unmakable
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
 from herdbook.plan.model import Node, Part, Search
@@ -58,7 +58,7 @@ def plan_node(
     if refused := unmakable(name, recipe.models[name], nodes):
         raise RecipeError(refused)
     node, warnings = _plan_node(name, recipe, lock, nodes, whole)
-    warnings += other_processors(node, nodes, lock)
+    warnings += [*other_processors(node, nodes, lock), *spread_over_projector(node)]
     problems = misfits(node.config, node.form) if is_known(node.config) else []
     if problems:
         raise RecipeError([f"models.{name}: {problem}" for problem in problems])
