@@ -405,9 +405,7 @@ def test_a_wheel_has_what_it_takes(tmp_path, repository):
     ]
     site = tmp_path / "site"
     for package in target["packages"]:
-        shutil.copytree(
-            ROOT / package, site / Path(package).name, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / package, site / Path(package).name)
     for source, place in target["force-include"].items():
         (site / place).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copyfile
