@@ -76,7 +76,7 @@ onstart:
         )
     # Snakemake calls this neither in a dry run nor in the processes of jobs.
     try:
-        exclusive.hold(PLAN.layout.running, str(PLAN.recipe_path))
+        exclusive.hold(PLAN.layout.running, f"building {PLAN.recipe_path}")
         remove_abandoned(PLAN.layout.root)
     except (HerdbookError, OSError) as error:
         raise WorkflowError(str(error)) from None
