@@ -11,13 +11,28 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 
 
-localrules:
-    all,
-
-
 rule all:
     input:
-        PLAN.layout.verification,
+        placed(PLAN.layout.verification),
+    localrule: True
+
+
+rule models:
+    input:
+        made_by("assemble"),
+    localrule: True
+
+
+rule evaluations:
+    input:
+        made_by("evaluate"),
+    localrule: True
+
+
+rule quantized:
+    input:
+        made_by("quantize"),
+    localrule: True
 
 
 include: "rules/resources.smk"

@@ -35,7 +35,7 @@ GROUPS = {
     "Releases": ("publish", "verify", "audit", "compare", "export", "key"),
     "Inspecting any model": ("spectrum", "routers"),
     "Adapters": ("extract",),
-    "The cache": ("cache",),
+    "Disk space": ("cache", "gc"),
 }
 NAMES = tuple(name for names in GROUPS.values() for name in names)
 # The module of a command whose name Python does not allow for a module.
