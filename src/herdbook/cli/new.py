@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VERSION = "@version@"  # replaced by Herdbook's version
+PROJECT = "@project@"  # replaced by a link to Herdbook, once it has a public address
 MAY_EXIST = {".git"}  # the repository may have been created or cloned before
 NEXT = """\
 {folder}: a repository for recipes; its README.md describes the files. Next:
@@ -33,21 +34,28 @@ def command(folder: Path) -> None:
     FOLDER must be new or empty.
     """
     from herdbook.files import write_text
-    from herdbook.tools.installed import root
+    from herdbook.tools.installed import homepage, root
 
     if folder.exists() and not folder.is_dir():
         raise RecipeError("is a file; pass a new folder", str(folder))
     if folder.is_dir() and {path.name for path in folder.iterdir()} - MAY_EXIST:
         raise RecipeError("is not empty, so nothing was written; pass a new folder", str(folder))
+    address = homepage()
+    values = {VERSION: __version__, PROJECT: f"[Herdbook]({address})" if address else "Herdbook"}
     for source, name in _files(root()):
-        write_text(folder / name, source.read_text(encoding="utf-8").replace(VERSION, __version__))
+        text = source.read_text(encoding="utf-8")
+        for word, value in values.items():
+            text = text.replace(word, value)
+        write_text(folder / name, text)
     say(*NEXT.format(folder=folder).removesuffix("\n").split("\n"))
 
 
 def _files(root: Path) -> Iterator[tuple[Path, Path]]:
     """Yield each file with its path in the repository."""
     starter = root / "starter"
-    yield from ((path, path.relative_to(starter)) for path in sorted(starter.rglob("*")) if path.is_file())
+    for path in sorted(starter.rglob("*")):
+        if path.is_file() and path.parent.name != "__pycache__":  # pip compiles jobs/verify.py
+            yield path, path.relative_to(starter)
     profiles = root / "profiles"
     yield from ((path, path.relative_to(root)) for path in sorted(profiles.glob("*/*")) if path.is_file())
     yield root / "requirements.lock", Path("constraints.txt")
