@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
-    ("apart", "changes", "errors", "graph", "humanize", "limits", "visible"),
+    ("apart", "changes", "errors", "flock", "graph", "humanize", "limits", "visible"),
     (
         "architectures",
         "escape",
@@ -84,13 +84,6 @@ def test_contributing_lists_the_layers():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Architecture")[2]
     rows = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
     assert [tuple(re.findall("`([a-z_]+)`", row)) for row in reversed(rows)] == list(LAYERS)
-
-
-def test_the_settings_of_a_machine_are_documented():
-    rows = re.findall(
-        r"^\| `(\w+)` \| `(\w+)` \|", (ROOT / "config/README.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert rows == [(setting.key, setting.variable) for setting in SETTINGS if setting.key]
 
 
 def test_no_module_is_a_drawer():

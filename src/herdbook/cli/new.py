@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from herdbook.importing import Imported
 
 VERSION = "@version@"  # replaced by Herdbook's version
+PROJECT = "@project@"  # replaced by a link to Herdbook, once it has a public address
 MAY_EXIST = {".git"}  # the repository may have been created or cloned before
 EXAMPLE = Path("recipes/example.yaml")
 SCHEMA = "# yaml-language-server: $schema=recipe.schema.json\n"
@@ -149,9 +150,12 @@ def _contents(root: Path) -> Iterator[tuple[Path, str]]:
     """Yield each file of the repository: its path, and its text."""
     from herdbook import recipe as recipes
     from herdbook.files import dump_json
+    from herdbook.tools.installed import homepage
 
+    address = homepage()
     for source, name in _files(root):
-        yield name, source.read_text(encoding="utf-8").replace(VERSION, __version__)
+        text = source.read_text(encoding="utf-8").replace(VERSION, __version__)
+        yield name, text.replace(PROJECT, f"[Herdbook]({address})" if address else "Herdbook")
     yield Path("recipes/recipe.schema.json"), dump_json(recipes.json_schema())
     yield Path("config/config.schema.json"), dump_json(settings.json_schema())
 
@@ -159,7 +163,9 @@ def _contents(root: Path) -> Iterator[tuple[Path, str]]:
 def _files(root: Path) -> Iterator[tuple[Path, Path]]:
     """Yield each file that is copied, with its path in the repository."""
     starter = root / "starter"
-    yield from ((path, path.relative_to(starter)) for path in sorted(starter.rglob("*")) if path.is_file())
+    for path in sorted(starter.rglob("*")):
+        if path.is_file() and path.parent.name != "__pycache__":  # pip compiles jobs/verify.py
+            yield path, path.relative_to(starter)
     profiles = root / "profiles"
     yield from ((path, path.relative_to(root)) for path in sorted(profiles.glob("*/*")) if path.is_file())
     suites = root / "config/suites"

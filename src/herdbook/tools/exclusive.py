@@ -12,12 +12,12 @@ support locks, a warning is printed and the build continues without one.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
 from typing import TYPE_CHECKING, TextIO
 
+from herdbook import flock
 from herdbook.errors import StepError
 from herdbook.progress import say
 
@@ -46,7 +46,7 @@ def hold(path: Path, work: str) -> None:
     absolute.parent.mkdir(parents=True, exist_ok=True)
     file = absolute.open("a+", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock.claim(file.fileno())
     except BlockingIOError:
         with file:
             raise StepError(_refusal(path, file)) from None
