@@ -17,6 +17,12 @@ SNAKEFILE = "Snakefile"
 LOCK = "requirements.lock"
 TEMPLATES = "templates"
 CARD_TEMPLATE = "card.md.j2"
+PAGES = (
+    "homepage",
+    "documentation",
+    "repository",
+    "source",
+)  # labels of project.urls, the first that there is
 GGUF_CARD_TEMPLATE = "gguf.md.j2"  # of a repository with quantized files alone
 
 
@@ -50,6 +56,15 @@ def card_templates() -> Path:
     raise StepError(
         f"card: Herdbook's installation contains no {TEMPLATES}/{CARD_TEMPLATE}. Reinstall Herdbook."
     )
+
+
+def project_page() -> str | None:
+    """Return the address of Herdbook's project, from the metadata of the installation; None if that has none."""
+    listed = importlib.metadata.metadata("herdbook").get_all("Project-URL") or []
+    pages = {
+        label.strip().lower(): url.strip() for label, _, url in (entry.partition(",") for entry in listed)
+    }
+    return next((pages[label] for label in PAGES if label in pages), None)
 
 
 def requirement() -> str:
