@@ -151,7 +151,7 @@ def further_verifications(wildcards):
     """Return the command that verifies the release of the quantized files, if they have one of their own."""
     commands = []
     for one in PLAN.editions[1:]:
-        reports = ("--json", one.layout.verification, "--page", one.layout.page)
+        reports = ("--json", one.layout.verification, "--page", one.layout.page, "--build", one.layout.root)
         words = ("herdbook", "verify", one.layout.release_folder, *reports)
         commands.append(f"{shlex.join(map(str, words))} >>logs/verify/verify.log 2>&1")
     return "\n".join(commands)
