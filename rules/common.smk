@@ -190,7 +190,7 @@ def further_verifications(wildcards):
     log = shlex.quote(PREFIX.replace_prefix("logs/verify/verify.log"))
     commands = []
     for one in PLAN.editions[1:]:
-        reports = ("--json", one.layout.verification, "--page", one.layout.page)
+        reports = ("--json", one.layout.verification, "--page", one.layout.page, "--build", one.layout.root)
         words = ("herdbook", "verify", one.layout.release_folder, *reports)
         commands.append(f"{shlex.join(map(str, words))} >>{log} 2>&1")
     return "\n".join(commands)

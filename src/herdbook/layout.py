@@ -212,6 +212,10 @@ class Layout:
         """Return the path of the loss of a quantized file."""
         return self.root / "losses" / f"{item.id}.json"
 
+    def spent(self, rule: str, id_: str) -> Path:
+        """Return the path of the note of what a job took."""
+        return self.root / "spent" / rule / f"{id_ or rule}.json"
+
     @property
     def release_folder(self) -> Path:
         """Folder that holds exactly what is uploaded."""

@@ -83,19 +83,23 @@ def command(name: str) -> click.Command:
         if model is not None:
             _describe(model)
             return
+        from herdbook import needs
         from herdbook import plan as plans
         from herdbook.cache.step import save
+        from herdbook.needs import spent
         from herdbook.plan.jobs import all_jobs, find, result_jobs
         from herdbook.steps import registry
         from herdbook.steps.machine import Machine
 
-        begun = time.monotonic()
+        begun = time.time()
         plan = plans.load(recipe, results)
         # The keys of the documents count much code, so a step that makes none of them does not compute them.
         job = find(all_jobs(plan) if name in DOCUMENTS else result_jobs(plan), name, key)
         registry.run(plan, job, Machine(threads, device, gpu_memory))
         save(plan, job)
-        _report(plan, job, threads, time.monotonic() - begun)
+        _report(plan, job, threads, time.time() - begun)
+        if name not in DOCUMENTS:
+            spent.note(plan, job, begun, needs.gpus(plan, job.subject, gpu_memory) if device != "cpu" else 0)
 
     decorated: Callable[..., None] = run
     for option in (*reversed(step.options), options.results, options.recipe):

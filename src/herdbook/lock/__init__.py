@@ -36,6 +36,7 @@ from herdbook.lock.model import (
     uri_of,
     write,
 )
+from herdbook.lock.predecessor import LockedPredecessor, LockedResult
 from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, LockedVocabulary
 
 __all__ = [
@@ -55,6 +56,8 @@ __all__ = [
     "LockedGroup",
     "LockedHarness",
     "LockedHubFile",
+    "LockedPredecessor",
+    "LockedResult",
     "LockedSource",
     "LockedSuite",
     "LockedTask",

@@ -75,6 +75,7 @@ NEUTRAL_MODULES = {
     "herdbook.lock.file": _LOCK,
     "herdbook.lock.fits": _LOCK,
     "herdbook.lock.model": _LOCK,
+    "herdbook.lock.predecessor": _LOCK,
     "herdbook.lock.vocabulary": _LOCK,
     "herdbook.sources.license_files": _LOCK,
     "herdbook.hub": _HUB,

@@ -22,7 +22,7 @@ from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
 from herdbook.recipe.ranks import Bounds, Leaderboard
 from herdbook.recipe.reading import json_schema, load, parse, parse_suite, read_text
-from herdbook.recipe.release import LicenseWaiver, Release
+from herdbook.recipe.release import LicenseWaiver, Release, Signer
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, HubFile, Pypi
 from herdbook.recipe.tokenizer import ModelToken, Tokenizer, Zero
@@ -65,6 +65,7 @@ __all__ = [
     "Release",
     "Section",
     "Select",
+    "Signer",
     "Slerp",
     "Suite",
     "SvdLlm",

@@ -30,7 +30,7 @@ from herdbook.sources.card_template import problem
 from herdbook.steps.card import results
 from herdbook.steps.card.choices import TOLERATED
 from herdbook.steps.card.counts import CONTEXT_TOKENS
-from herdbook.tools.installed import CARD_TEMPLATE, GGUF_CARD_TEMPLATE, card_templates
+from herdbook.tools.installed import CARD_TEMPLATE, GGUF_CARD_TEMPLATE, card_templates, homepage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -147,6 +147,7 @@ def _known(facts: Facts) -> dict[str, object]:
         "too_few": too_few([row.comparison for row in facts.comparisons]),
         "context_tokens": CONTEXT_TOKENS,
         "tolerated": TOLERATED,
+        "herdbook_page": homepage(),
         # the recipe allows nothing to be escaped
         "where": Markdown(facts.recipe.release.repo or "path/to/this/folder"),
         "gguf_repo": facts.recipe.publish.gguf_repo,
