@@ -5,13 +5,16 @@ The package knows the jobs with their inputs and outputs (`herdbook.plan.jobs`);
 
 import os
 import re
+import secrets
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
 from herdbook import plan as plans
 from herdbook import needs, settings
+from herdbook.cache.nodes import Nodes, check_sent
 from herdbook.cache.step import available, own_hub_folder
+from herdbook.cli.steps import words
 from herdbook.errors import HerdbookError
 from herdbook.files import remove_abandoned
 from herdbook.layout import SUMS, is_large
@@ -23,7 +26,7 @@ from herdbook.tools import exclusive, installed
 from snakemake.exceptions import WorkflowError
 from snakemake.io import flag
 from snakemake.path_modifier import PATH_MODIFIER_FLAG
-from snakemake.settings.types import RerunTrigger
+from snakemake.settings.types import RerunTrigger, SharedFSUsage
 
 MAIN = workflow.modifier.is_main_snakefile()  # not a module of another workflow
 # A cluster's file, which Snakemake merges into the configuration, also has keys that only its profile reads.
@@ -47,6 +50,10 @@ if not MAIN:
     HERDBOOK = " ".join((*own, HERDBOOK))
 if workflow.remote_exec:  # jobs on other hosts sign nothing
     os.environ[settings.SIGNING_KEY.variable] = ""
+# Whether jobs run on machines that share no disk with this one: rules/nodes.smk.
+APART = SharedFSUsage.INPUT_OUTPUT not in workflow.storage_settings.shared_fs_usage
+RUN = (os.environ.get(settings.RUN.variable) or secrets.token_hex(8)) if APART else ""
+os.environ[settings.RUN.variable] = RUN
 # With `--sdm conda`, every environment contains the herdbook that runs here, and packages of its own. Results are then made
 # with the versions in the lock, from which all environments are made, whatever is installed here.
 DEPLOYED = {str(method) for method in workflow.deployment_settings.deployment_method}
@@ -61,10 +68,20 @@ if MAIN and (without := sorted(DEPLOYED - {"conda"})):
 if CONDA:
     os.environ[settings.REQUIREMENT.variable] = installed.requirement()
     os.environ[settings.PINS.variable] = str(installed.root() / installed.LOCK)
+if APART and CONDA:
+    raise WorkflowError(
+        "conda environments are not made on machines that share no disk: their image contains the programs "
+        "(envs/README.md). Leave out --software-deployment-method."
+    )
 
 
 envvars:
     *(setting.variable for setting in settings.SETTINGS),
+
+
+onsuccess:
+    if APART:
+        say(f"all results are in {settings.CACHE.value}; make the release of them: snakemake --cores all")
 
 
 onstart:
@@ -91,7 +108,11 @@ try:
     PLAN = plans.load(Path(settings.RECIPE.value), Path(RESULTS))
     JOBS = all_jobs(PLAN, configured_signer())
     # Looked up once, before jobs are chosen; the process of a job does not choose jobs.
-    CACHED = available(PLAN) if workflow.is_main_process else {}
+    CACHED = available(PLAN) if workflow.is_main_process and not APART else {}
+    NODES = Nodes(PLAN) if APART else None
+    if NODES and workflow.is_main_process:
+        NODES.look_up()
+        check_sent(PLAN)
     if hub_folder := own_hub_folder():
         os.environ.update(HF_HUB_CACHE=str(hub_folder))
 except (HerdbookError, OSError) as error:
@@ -169,6 +190,36 @@ def reported(path):
     """Return an output as Snakemake's report shows it: pictures, card, page and tables."""
     kind = REPORTED.get(path.suffix)
     return report(placed(path), category=kind) if kind else placed(path)
+
+
+def goals():
+    """Return the inputs of the target `all`: the verified release; or, on machines that share no disk, what it is made of."""
+    if not APART:
+        return [placed(PLAN.layout.verification)]
+    return marks(path for rule in ("card", "release") for path in OF_THE_RELEASE[rule].inputs)
+
+
+def mark(rule, id):
+    """Return the empty file that stands for a finished job, in this run, on machines that share no disk."""
+    return f"marks/{RUN}/{rule}/{id}"
+
+
+def marks(paths):
+    """Return the marks of the jobs that make files, unless the cache contains them."""
+    # The process of a job asks nobody: its command takes what it needs.
+    return [mark(job.rule, job.id) for job in NODES.awaited(paths)] if workflow.is_main_process else []
+
+
+def awaited(rule):
+    """Return a rule's function of inputs on machines that share no disk: the marks of what a job awaits."""
+    jobs = {job.id: job for job in JOBS if job.rule == rule}
+    return lambda wildcards: marks(jobs[wildcards.id].inputs)
+
+
+def command(rule):
+    """Return a rule's function of the arguments with which `herdbook` does a job."""
+    jobs = {job.id: job for job in JOBS if job.rule == rule}
+    return lambda wildcards, threads: shlex.join(words(jobs[wildcards.id], threads))
 
 
 # Snakemake calls the functions below for a rule's directives, with the wildcard that names the job.

@@ -25,6 +25,7 @@ CLUSTER_KEYS = ("account", "partition", "gpu_partition", "gpu")
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
 _MEMORY = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[a-z]*)", re.ASCII | re.IGNORECASE)
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _MEMORY_UNITS = {"": 10**9, "gb": 10**9, "mb": 10**6, "gib": 2**30, "mib": 2**20}
 
 
@@ -72,6 +73,22 @@ def parse_price(text: str) -> float:
     if not (math.isfinite(price) and price > 0):
         raise ValueError(f"{text!r} is not a price, a number such as 2.5")
     return price
+
+
+def parse_repositories(text: str) -> tuple[str, ...]:
+    """Return names of repositories.
+
+    Args:
+        text: One or more of ``owner/name``, with commas or spaces between them.
+
+    Raises:
+        ValueError: If one is not such a name.
+    """
+    names = tuple(text.replace(",", " ").split())
+    for name in names:
+        if not _REPOSITORY.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a repository, owner/name")
+    return names
 
 
 @dataclass(frozen=True)
@@ -143,6 +160,17 @@ SIGNING_KEY = Setting(
 CACHE = Setting(
     "HERDBOOK_CACHE", "the shared cache of results: a folder, or a bucket of S3", key="cache", keeps=True
 )
+GATED = Setting(
+    "HERDBOOK_GATED",
+    "the gated repositories whose weights, and what is made of them, may be stored in a cache in a bucket",
+    key="gated",
+    parse=parse_repositories,
+)
+RUN = Setting(
+    "HERDBOOK_RUN",
+    "on machines that share no disk: the name of this run; a result that the cache does not accept is then a failure",
+    keeps=True,
+)
 PRICE_PER_HOUR = Setting(
     "HERDBOOK_PRICE_PER_HOUR",
     "the price of an hour, for the summary of a build",
@@ -159,7 +187,7 @@ REQUIREMENT = Setting(
     "with `--sdm conda`: the requirement with which pip installs this Herdbook in an environment",
 )
 
-SETTINGS = (RECIPE, RESULTS, DEVICE, GPU_MEMORY, SIGNING_KEY, CACHE, PRICE_PER_HOUR, PINS, REQUIREMENT)
+SETTINGS = (RECIPE, RESULTS, DEVICE, GPU_MEMORY, SIGNING_KEY, CACHE, GATED, RUN, PRICE_PER_HOUR, PINS, REQUIREMENT)
 OF_A_BUILD = (RECIPE, RESULTS)  # what each module of a workflow has for itself; the others are of the machine
 
 
