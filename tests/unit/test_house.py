@@ -40,7 +40,7 @@ LAYERS = (
     ("lock",),
     ("plan",),
     ("comparison",),
-    ("cache", "inference", "needs", "provenance"),
+    ("cache", "inference", "needs", "provenance", "tuning"),
     ("release", "signing"),
     ("steps",),
     ("publish", "verify"),

@@ -36,6 +36,7 @@ from herdbook.lock.model import (
     uri_of,
     write,
 )
+from herdbook.lock.tuned import LockedGain, LockedResult, LockedSearch, LockedTrial, best_of
 from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, LockedVocabulary
 
 __all__ = [
@@ -52,9 +53,12 @@ __all__ = [
     "LockedChoice",
     "LockedDataSet",
     "LockedFile",
+    "LockedGain",
     "LockedGroup",
     "LockedHarness",
     "LockedHubFile",
+    "LockedResult",
+    "LockedSearch",
     "LockedSource",
     "LockedSuite",
     "LockedTask",
@@ -63,8 +67,10 @@ __all__ = [
     "LockedToken",
     "LockedTokenDifference",
     "LockedTokens",
+    "LockedTrial",
     "LockedVocabulary",
     "OtherVersionError",
+    "best_of",
     "check_fits",
     "check_pinned",
     "data_files",

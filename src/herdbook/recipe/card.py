@@ -24,6 +24,7 @@ SECTIONS = (
     "moe",
     "routing",
     "laser",
+    "search",
     "measurements",
     "recipe",
     "digests",
