@@ -5,6 +5,7 @@ Nothing is kept but measurements, each under its key: a search that was interrup
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -154,10 +155,8 @@ class Tuning:
         }
         missing = [path for both in files.values() for path in both if not path.exists()]
         if missing:
-            before = {path for path in _weights(plan, set(files)) if path.exists()}
             self._build(plan, list(dict.fromkeys(missing)))
-            for path in _weights(plan, set(files)) - before:
-                path.unlink(missing_ok=True)
+        _remove_weights(plan, set(files))
         return [
             read_trial(plan, items[trial_name(self._name, number)], self._search.metric) for number in points
         ]
@@ -170,6 +169,11 @@ class Tuning:
         return plans.make(trials, trial_lock(self._lock, self._name, trials), self._path, self._results)
 
 
-def _weights(plan: Plan, trials: set[str]) -> set[Path]:
-    """Return the files of which trials' models consist, and nothing else of the plan; they take space, and are not read again."""
-    return {path for job in model_jobs(plan) if set(job.models) <= trials for path in job.outputs}
+def _remove_weights(plan: Plan, trials: set[str]) -> None:
+    """Remove the files that trials' models consist of, which have the trials' names and are not read again."""
+    for job in model_jobs(plan):
+        if set(job.models) <= trials:
+            for path in job.outputs:
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # of shards and of other models
+                job.outputs[0].parent.rmdir()

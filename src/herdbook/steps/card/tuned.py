@@ -34,6 +34,7 @@ class Tuned:
     Args:
         name: The model.
         metric: The metric by which trials were judged.
+        higher_is_better: Of the metric.
         trials: How many there were, with the start.
         found: What was searched.
         validation: The winner's gain on the split by which it was chosen; None if no trial beat the start.
@@ -43,6 +44,7 @@ class Tuned:
 
     name: str
     metric: str
+    higher_is_better: bool
     trials: int
     found: tuple[Found, ...]
     validation: LockedGain | None
@@ -62,8 +64,16 @@ def tuned_models(plan: Plan, nodes: tuple[Node, ...]) -> tuple[Tuned, ...]:
         space = Space(model, search)
         start, winner = space.values(space.start), space.values(result.trials[result.winner].point)
         found = tuple(Found(path, str(start[path]), str(winner[path])) for path in start)
-        kept = result.kept == "winner"
         tuned.append(
-            Tuned(node.name, search.metric, len(result.trials), found, result.validation, result.test, kept)
+            Tuned(
+                name=node.name,
+                metric=search.metric,
+                higher_is_better=result.higher_is_better,
+                trials=len(result.trials),
+                found=found,
+                validation=result.validation,
+                test=result.test,
+                kept=result.kept == "winner",
+            )
         )
     return tuple(tuned)
