@@ -67,7 +67,9 @@ def write(folder: Path, start: Sequence[float], characters: int, search: dict[st
         lines = [
             json.dumps({"text": json.loads(line)["text"][:characters]})
             for kind in KINDS
-            for line in (ROOT / "demo/text" / kind / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+            for line in (ROOT / "demo/text" / kind / f"{split}.jsonl")
+            .read_text(encoding="utf-8")
+            .splitlines()
         ]
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         task = {
@@ -94,9 +96,7 @@ def write(folder: Path, start: Sequence[float], characters: int, search: dict[st
         "blend": {
             "merge": {"method": "task_arithmetic", "base": "base", "models": vectors},
             "search": {
-                "over": [
-                    {"path": f"merge.models.{place}.weight", "low": 0, "high": 1.5} for place in (0, 1)
-                ],
+                "over": [{"path": f"merge.models.{place}.weight", "low": 0, "high": 1.5} for place in (0, 1)],
                 "metric": "bits_per_byte",
                 "validation": "validation.yaml",
                 "test": "test.yaml",

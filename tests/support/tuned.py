@@ -61,12 +61,15 @@ class ClosedForm:
     """Measures trials by a function of their weights.
 
     Attributes:
+        first: The digest of the first document of both tasks, as a number; None if they share none.
         made: The name of each trial that was measured, with the task, in order.
 
     Args:
         loss: The loss of each document, as a function of weights, split and the document's number.
         ends_after: How many measurements are made before it is interrupted, as by a kill; None for all.
     """
+
+    first = None
 
     def __init__(self, loss, ends_after=None):
         self.loss, self.made, self.left = loss, [], ends_after
@@ -82,7 +85,8 @@ class ClosedForm:
             ((locked, _),) = item.group.tasks
             count = DOCUMENTS[locked.name]
             losses = [self.loss(*weights, locked.name, number) for number in range(count)]
-            measured.write(plan, item, losses, task=locked.name, weights={}, first=1000 * len(locked.name))
+            first = 1000 * len(locked.name) if self.first is None else self.first
+            measured.write(plan, item, losses, task=locked.name, weights={}, first=first)
             self.made.append((item.name, locked.name))
 
 

@@ -1,6 +1,8 @@
 """Searches over a merge: the optimizer's wiring against closed forms, resumption, and what is refused."""
 
+import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -9,6 +11,7 @@ from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
 from herdbook.lock import best_of
+from herdbook.lock.searches import with_results
 from herdbook.tuning.proposals import follow, proposed
 from herdbook.tuning.tune import Tuning
 from support import tiny, tuned
@@ -80,16 +83,18 @@ def test_a_search_that_was_interrupted_goes_on_with_what_was_measured(recipe, tm
     assert made == whole.made  # nothing twice
 
 
-def test_the_order_in_which_trials_end_decides_nothing(recipe, tmp_path):
-    class Backwards(tuned.ClosedForm):
-        """The last trial of a generation ends first, and another process may read at any time."""
+def test_two_workers_find_what_one_finds(recipe, tmp_path):
+    class TwoWorkers(tuned.ClosedForm):
+        """The last trial of a generation begins first, two at a time."""
 
         def __call__(self, plan, wanted):
-            for path in reversed(wanted):
-                super().__call__(plan, [path])
+            with ThreadPoolExecutor(2) as workers:
+                list(
+                    workers.map(lambda path: super(TwoWorkers, self).__call__(plan, [path]), reversed(wanted))
+                )
 
     assert tune(recipe, tmp_path / "one", tuned.ClosedForm(bowl)) == tune(
-        recipe, tmp_path / "other", Backwards(bowl)
+        recipe, tmp_path / "two", TwoWorkers(bowl)
     )
 
 
@@ -192,3 +197,76 @@ def test_a_single_number_is_searched():
         scores += [(point[0] - 0.8) ** 2 for point in points[len(scores) :]]
     assert {len(point) for point in points} == {1}
     assert min(scores) < 1e-4
+
+
+def test_what_is_measured_on_the_validation_split_is_a_warning(tmp_path):
+    evaluate = {"tasks": ["validation.yaml"], "models": ["sum"]}
+    path = tuned.write(tmp_path, evaluate=evaluate)
+    tiny.lock(path)
+    plain = recipes.without_searches(recipes.load(path))
+    lock = locks.load(locks.path_for(path))
+    assert plans.make(plain, lock, path).warnings == ()
+    result = tune(path, tmp_path / "results", tuned.ClosedForm(bowl))
+    (warning,) = plans.make(recipes.load(path), found(path, result), path).warnings
+    assert (
+        "evaluate.tasks: validation.yaml reads validation.jsonl, by which models.sum.search chose" in warning
+    )
+
+
+def test_documents_in_both_splits_are_found_before_the_first_generation(recipe, tmp_path):
+    class Shared(tuned.ClosedForm):
+        """Digests of documents that begin at one number in both tasks."""
+
+        first = 0
+
+    build = Shared(bowl)
+    with pytest.raises(RecipeError, match="24 of 40 documents are also those of `validation`"):
+        tune(recipe, tmp_path, build)
+    assert {name for name, _ in build.made} == {"sum-trial-0"}
+
+
+@pytest.mark.parametrize(
+    ("item", "start", "names"),
+    [
+        ({"order": "moe.experts"}, (0.25, 0.75), ["moe.experts[0]", "moe.experts[1]"]),
+        ({"path": "moe.experts.0.prompts", "choices": [["w3"], ["w1"]]}, (0.75,), ["moe.experts.0.prompts"]),
+    ],
+)
+def test_orders_and_prompts_of_a_mixture_are_searched(item, start, names):
+    search = {**tuned.SEARCH, "over": [item]}
+    experts = [{"model": "a", "prompts": ["w1"]}, {"model": "b", "prompts": ["w2"]}]
+    models = {
+        "a": {"folder": "a"},
+        "b": {"folder": "b"},
+        "m": {"moe": {"base": "a", "experts": experts}, "search": search},
+    }
+    release = {"model": "m", "name": "M", "license": "apache-2.0"}
+    model = recipes.parse(json.dumps({"models": models, "release": release})).models["m"]
+    space = recipes.Space(model, model.search)
+    assert (space.start, list(space.names)) == (start, names)
+    assert space.model(start).moe == model.moe
+    other = space.model(tuple(reversed(start)) if len(start) > 1 else (0.2,)).moe.experts
+    if "order" in item:
+        assert [expert.model for expert in other] == ["b", "a"]
+    else:
+        assert other[0].prompts == ["w3"]
+
+
+def test_a_budget_of_laser_is_searched():
+    search = {**tuned.SEARCH, "over": [{"path": "rank.budget", "low": 0.5, "high": 1}]}
+    cut = {"laser": "a", "rank": {"budget": 0.9}, "matrices": ["mlp.up_proj"], "search": search}
+    release = {"model": "cut", "name": "Cut", "license": "apache-2.0"}
+    text = json.dumps({"models": {"a": {"folder": "a"}, "cut": cut}, "release": release})
+    model = recipes.parse(text).models["cut"]
+    (rule,) = recipes.Space(model, model.search).model((0.5,)).ranks
+    assert rule.canonical == {"budget": 0.75}
+
+
+def test_numbers_of_a_former_lock_are_kept_by_a_new_one(recipe, tmp_path):
+    result = tune(recipe, tmp_path, tuned.ClosedForm(bowl))
+    before = tmp_path / "before.lock.json"
+    locks.write(found(recipe, result), before)
+    fresh = locks.load(locks.path_for(recipe))
+    assert fresh.tuned["sum"].result is None
+    assert with_results(fresh, before) == found(recipe, result)
+    assert with_results(fresh, tmp_path / "nothing.lock.json") == fresh

@@ -36,7 +36,7 @@ from herdbook.lock.model import (
     uri_of,
     write,
 )
-from herdbook.lock.tuned import LockedGain, LockedResult, LockedSearch, LockedTrial, best_of
+from herdbook.lock.tuned import LockedGain, LockedResult, LockedSearch, LockedTrial, best_of, splits_of
 from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, LockedVocabulary
 
 __all__ = [
@@ -84,6 +84,7 @@ __all__ = [
     "pin_file",
     "render",
     "request",
+    "splits_of",
     "uri_of",
     "write",
 ]

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from herdbook.errors import LockError, RecipeError
 from herdbook.lock import harness
 from herdbook.lock.data_set import pin_data_sets
-from herdbook.lock.definition import data_files, labels_of
-from herdbook.lock.evaluation import LockedHarness, data_set_of
+from herdbook.lock.definition import labels_of
+from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.model import load
-from herdbook.lock.tuned import LockedSearch
+from herdbook.lock.tuned import LockedSearch, splits_of
 from herdbook.recipe import search_of
-from herdbook.sources.data_set import reading_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,8 +84,8 @@ def _check(where: str, metric: str, validation: LockedTask, test: LockedTask) ->
         if metric not in labels_of(config):
             has = "; ".join(labels_of(config))
             problems.append(f"{where}.metric: {locked.name} has no {metric!r}; it has {has}")
-    used = _read(validation)
-    shared = [name for what, name in _read(test).items() if what in used]
+    used = splits_of(validation)
+    shared = [name for what, name in splits_of(test).items() if what in used]
     if shared:
         problems.append(
             f"{where}.test: reads {shared[0]}, as `validation` does. What trials are judged by cannot show that their winner is "
@@ -94,22 +93,3 @@ def _check(where: str, metric: str, validation: LockedTask, test: LockedTask) ->
         )
     if problems:
         raise RecipeError(problems)
-
-
-def _read(locked: LockedTask) -> dict[str, str]:
-    """Return what a task measures on, by what identifies it: files by their digests, and splits of data sets."""
-    files = {file.name: str(file.sha256) for file in locked.data}
-    found: dict[str, str] = {}
-    for config in locked.definitions.values():
-        split = config.get("test_split") or config.get("validation_split")
-        if data_set := data_set_of(config):
-            how = reading_of(config)
-            parts = (data_set, how.name, how.data_dir, *(how.data_files or ()), split)
-            name = " ".join(str(part) for part in parts if part)
-            found[name] = name
-        else:
-            given = (config.get("dataset_kwargs") or {}).get("data_files")
-            measured = given.get(split, given) if isinstance(given, dict) else given
-            own = {"dataset_path": config.get("dataset_path"), "dataset_kwargs": {"data_files": measured}}
-            found |= {files[name]: name for name in data_files(own)}
-    return found

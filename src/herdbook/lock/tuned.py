@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from herdbook.lock.evaluation import LockedDataSet, LockedHarness, LockedTask  # noqa: TC001 - pydantic reads them
+from herdbook.lock.definition import data_files
+from herdbook.lock.evaluation import LockedDataSet, LockedHarness, LockedTask, data_set_of
 from herdbook.lock.file import FIRST
 from herdbook.recipe import Section
+from herdbook.sources.data_set import reading_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,3 +112,22 @@ class LockedSearch(Section):
     data_sets: Annotated[dict[str, LockedDataSet], FIRST] = Field(default_factory=dict)
     harness: LockedHarness
     result: LockedResult | None = None
+
+
+def splits_of(locked: LockedTask) -> dict[str, str]:
+    """Return what a task measures on, by what identifies it: files by their digests, and splits of data sets."""
+    files = {file.name: str(file.sha256) for file in locked.data}
+    found: dict[str, str] = {}
+    for config in locked.definitions.values():
+        split = config.get("test_split") or config.get("validation_split")
+        if data_set := data_set_of(config):
+            how = reading_of(config)
+            parts = (data_set, how.name, how.data_dir, *(how.data_files or ()), split)
+            name = " ".join(str(part) for part in parts if part)
+            found[name] = name
+        else:
+            given = (config.get("dataset_kwargs") or {}).get("data_files")
+            measured = given.get(split, given) if isinstance(given, dict) else given
+            own = {"dataset_path": config.get("dataset_path"), "dataset_kwargs": {"data_files": measured}}
+            found |= {files[name]: name for name in data_files(own)}
+    return found

@@ -29,7 +29,7 @@ from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_
 from herdbook.plan.routing import RoutingReport, plan_report
 from herdbook.plan.tokenizer_model import readers
 from herdbook.plan.tokens import check_tokens
-from herdbook.plan.tuned import with_found
+from herdbook.plan.tuned import warnings_of, with_found
 from herdbook.plan.usable import check_usable
 from herdbook.recipe import Merge, Moe, Passthrough
 
@@ -217,6 +217,7 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     warnings += check_usable(recipe, nodes)
     warnings += replaced_types(recipe, nodes[recipe.release.model])
     check_settings(recipe, lock, nodes)
+    warnings += warnings_of(recipe, lock)
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: {', '.join(unused)}: not needed, so not built")

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from herdbook.errors import RecipeError
 from herdbook.humanize import first_problem
 from herdbook.key import digest
+from herdbook.lock import splits_of
 from herdbook.recipe import Space, ancestry, search_of, searched
 
 if TYPE_CHECKING:
@@ -105,4 +106,21 @@ def unfound(recipe: Recipe, lock: Lock) -> list[str]:
             with_found(name, recipe, lock)
         except RecipeError as error:
             found += error.problems
+    return found
+
+
+def warnings_of(recipe: Recipe, lock: Lock) -> list[str]:
+    """Return which measurements are of what trials were judged by, one line each."""
+    found = []
+    for name, model in recipe.models.items():
+        search, pinned = search_of(model), lock.tuned.get(name)
+        if search is None or pinned is None:
+            continue
+        used = splits_of(pinned.tasks[search.tasks[0].task])
+        found += [
+            f"evaluate.tasks: {task} reads {read}, by which models.{name}.search chose: results on it are better than on other text"
+            for task, locked in lock.tasks.items()
+            for what, read in splits_of(locked).items()
+            if what in used
+        ]
     return found

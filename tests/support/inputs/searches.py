@@ -69,7 +69,11 @@ CASES = [
         search(over=[{"path": "merge.models.0.model", "choices": ["a", "b"]}]),
         "models.sum.search.over: with one of the choices, the model is made from other models than with what is written",
     ),
-    Case("a search without a validation split", search(validation=None), "models.sum.search.validation: missing"),
+    Case(
+        "a search without a validation split",
+        search(validation=None),
+        "models.sum.search.validation: missing",
+    ),
     Case(
         "a search that is tested on what its trials are judged by",
         search(test="validation.yaml"),
