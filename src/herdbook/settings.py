@@ -187,7 +187,19 @@ REQUIREMENT = Setting(
     "with `--sdm conda`: the requirement with which pip installs this Herdbook in an environment",
 )
 
-SETTINGS = (RECIPE, RESULTS, DEVICE, GPU_MEMORY, SIGNING_KEY, CACHE, GATED, RUN, PRICE_PER_HOUR, PINS, REQUIREMENT)
+SETTINGS = (
+    RECIPE,
+    RESULTS,
+    DEVICE,
+    GPU_MEMORY,
+    SIGNING_KEY,
+    CACHE,
+    GATED,
+    RUN,
+    PRICE_PER_HOUR,
+    PINS,
+    REQUIREMENT,
+)
 OF_A_BUILD = (RECIPE, RESULTS)  # what each module of a workflow has for itself; the others are of the machine
 
 

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from herdbook import recipe as recipes
 from herdbook import yamlio
-from herdbook.settings import SETTINGS, json_schema
+from herdbook.settings import json_schema
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
@@ -41,7 +41,7 @@ LAYERS = (
     ("lock",),
     ("plan",),
     ("comparison",),
-    ("cache", "inference", "needs", "provenance", "unreferenced"),
+    ("cache", "inference", "needs", "provenance", "tuning", "unreferenced"),
     ("release", "signing"),
     ("steps",),
     ("publish", "verify"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "herdbook"
 GROUPS = {
-    "Recipes": ("new", "import", "lock", "refresh", "plan", "explain", "schema", "install"),
+    "Recipes": ("new", "import", "lock", "tune", "refresh", "plan", "explain", "schema", "install"),
     "Steps of a build, as Snakemake calls them": (
         *("restore", "fetch", "search", "laser", "adapter", "merge", "moe", "files", "assemble", "routing"),
         *(

@@ -58,12 +58,15 @@ def lock_recipe(recipe: Path) -> None:
     from herdbook import recipe as recipes
     from herdbook.errors import RecipeError
     from herdbook.lock.pin import pin
+    from herdbook.lock.searches import with_results
+    from herdbook.plan.tuned import unfound
 
     path = locks.path_for(recipe)
     content = recipes.load(recipe)
-    lock = pin(content, recipe, lambda line: say(line, file=sys.stderr))
+    lock = with_results(pin(content, recipe, lambda line: say(line, file=sys.stderr)), path)
     try:
-        warnings = check(plans.make(content, lock, recipe))
+        warnings = check(plans.make(recipes.without_searches(content), lock, recipe))
+        warnings += unfound(content, lock)
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe)) from error
     for warning in warnings:

@@ -34,6 +34,7 @@ from herdbook.steps.card.results import Column, Measurement, read_json, read_mea
 from herdbook.steps.card.routed import RoutingFacts, read_routing
 from herdbook.steps.card.standing import Standings, standings
 from herdbook.steps.card.suites import SuiteTable, suite_tables
+from herdbook.steps.card.tuned import Tuned, tuned_models
 from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Facts:
     routing: RoutingFacts | None
     lasered: tuple[Lasered, ...]
     effects: tuple[Effect, ...]
+    tuned: tuple[Tuned, ...]
     measurements: tuple[Measurement, ...]
     suites: tuple[SuiteTable, ...]
     columns: tuple[Column, ...]
@@ -237,6 +239,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         routing=read_routing(plan),
         lasered=lasered,
         effects=effects(lasered, measurements, comparisons),
+        tuned=tuned_models(plan, nodes),
         measurements=measurements,
         suites=suite_tables(plan, measurements),
         columns=columns,
