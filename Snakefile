@@ -34,6 +34,7 @@ else:
     include: "rules/adapter.smk"
     include: "rules/merge.smk"
     include: "rules/moe.smk"
+    include: "rules/compress.smk"
     include: "rules/assemble.smk"
     include: "rules/routing.smk"
     include: "rules/data.smk"

@@ -18,7 +18,19 @@ PROGRAM = "herdbook"
 GROUPS = {
     "Recipes": ("new", "import", "lock", "tune", "refresh", "plan", "explain", "schema", "install"),
     "Steps of a build, as Snakemake calls them": (
-        *("restore", "fetch", "search", "laser", "adapter", "merge", "moe", "files", "assemble", "routing"),
+        *(
+            "restore",
+            "fetch",
+            "search",
+            "laser",
+            "adapter",
+            "merge",
+            "moe",
+            "compress",
+            "files",
+            "assemble",
+            "routing",
+        ),
         *(
             "data",
             "evaluate",

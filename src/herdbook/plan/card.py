@@ -45,7 +45,7 @@ def card_files(plan: Plan) -> list[str]:
         *(name for source in plan.licensed for name in source.files),
         *([COMPARISONS] if compared(plan) else []),
     ]
-    if plan.edition is Edition.GGUF:
+    if plan.edition is Edition.GGUF or plan.edition.scheme:
         return always
     return [
         *always,

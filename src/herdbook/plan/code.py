@@ -50,6 +50,7 @@ NEUTRAL_MODULES = {
     "herdbook.licensing.terms": _RECIPE,
     "herdbook.recipe": _RECIPE,
     "herdbook.recipe.benchmarks": _RECIPE,
+    "herdbook.recipe.compress": _RECIPE,
     "herdbook.recipe.dense": _RECIPE,
     "herdbook.recipe.card": _RECIPE,
     "herdbook.recipe.evaluate": _RECIPE,

@@ -15,10 +15,11 @@ from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
 from herdbook.humanize import first_problem
-from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
+from herdbook.layout import CLAIMS, CONFIG, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
 from herdbook.plan import make
-from herdbook.plan.edition import Edition, title_of
+from herdbook.plan.edition import Edition, editions_of, repo_of, title_of
 from herdbook.provenance import lineage
+from herdbook.quantization.schemes import scheme_of
 from herdbook.release.subject import FolderSubject, open_source
 from herdbook.release.sums import parse_sums, with_sums
 from herdbook.traffic import TRAFFIC
@@ -135,9 +136,17 @@ class Release:
     @cached_property
     def edition(self) -> Edition:
         """Which files of its build it has. Raises RecipeError if its recipe is damaged."""
-        if not self.recipe.publish.gguf_repo:
-            return Edition.WHOLE
-        return Edition.WEIGHTS if self.weights() else Edition.GGUF
+        editions = editions_of(self.recipe)
+        if len(editions) == 1:
+            return editions[0]
+        if not self.weights() and Edition.GGUF in editions:
+            return Edition.GGUF
+        with damaged(CONFIG):
+            described = dict(self.subject.json(CONFIG)) if CONFIG in self.subject.files else {}
+            scheme = scheme_of(described)
+        # whichever it seems to be, everything in it is compared with the plan of that edition
+        own = Edition(scheme.name) if scheme else editions[0]
+        return own if own in editions else editions[0]
 
     @property
     def title(self) -> str:
@@ -147,7 +156,7 @@ class Release:
     @property
     def repo(self) -> str | None:
         """The repository that its recipe has for it. Raises RecipeError if its recipe is damaged."""
-        return self.recipe.repo_of(quantized=self.edition is Edition.GGUF)
+        return repo_of(self.recipe, self.edition)
 
     @cached_property
     def lock(self) -> Lock:
@@ -182,7 +191,7 @@ class Release:
             results: The folder for results.
         """
         with damaged(f"{RECIPE} or {LOCK}"):
-            return make(self.recipe, self.lock, recipe, results).of(self.edition)
+            return make(self.recipe, self.lock, recipe, results, self.edition)
 
     @cached_property
     def claims(self) -> tuple[str, ...]:

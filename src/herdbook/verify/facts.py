@@ -99,7 +99,7 @@ def _resolves(recipe: Recipe) -> bool:
 
 
 def _quantizes(recipe: Recipe) -> bool:
-    return bool(recipe.quantize)
+    return bool(recipe.gguf)
 
 
 def _draws(recipe: Recipe) -> bool:
@@ -330,7 +330,7 @@ FACTS = (
     Fact(
         "computed tensors",
         WEIGHTS,
-        ("laser", "adapter", "merge", "alter", "cast", "router"),
+        ("laser", "adapter", "merge", "alter", "cast", "router", "compress"),
         f"{RERUN}; all routers",
         "recomputed",
         lambda recipe: not all(isinstance(model, Hub) for model in recipe.models.values()),
