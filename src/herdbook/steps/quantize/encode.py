@@ -105,4 +105,5 @@ def decode_full_width(data: NDArray[np.uint8], kind: Any) -> NDArray[np.float32]
         return data.view("<f4").astype(np.float32, copy=False)
     if kind == GGMLQuantizationType.F16:
         return data.view("<f2").astype(np.float32)
-    return np.left_shift(data.view("<u2"), np.uint32(16), dtype=np.uint32).view(np.float32)
+    wide: np.ndarray = np.left_shift(data.view("<u2"), np.uint32(16), dtype=np.uint32)
+    return wide.view(np.float32)
