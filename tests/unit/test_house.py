@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 from herdbook import recipe as recipes
 from herdbook import yamlio
+from herdbook.settings import json_schema
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
@@ -32,6 +33,7 @@ LAYERS = (
         "progress",
         "quantization",
         "settings",
+        "traffic",
         "yamlio",
     ),
     ("figures", "journal", "recipe", "sources", "tools", "weights"),
@@ -39,7 +41,7 @@ LAYERS = (
     ("lock",),
     ("plan",),
     ("comparison",),
-    ("cache", "inference", "needs", "provenance"),
+    ("cache", "inference", "needs", "provenance", "tuning", "unreferenced"),
     ("release", "signing"),
     ("steps",),
     ("publish", "verify"),
@@ -114,6 +116,13 @@ def test_schema_for_editors_is_that_of_the_recipe():
         "run: herdbook schema > config/recipe.schema.json"
     )
     Draft202012Validator.check_schema(recipes.json_schema())
+
+
+def test_schema_of_settings_is_that_of_the_code():
+    path = ROOT / "config/config.schema.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == json_schema(), (
+        "run: herdbook schema --settings > config/config.schema.json"
+    )
 
 
 def test_schema_accepts_the_miniature_and_refuses_a_misspelt_key():

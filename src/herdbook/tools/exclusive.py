@@ -29,15 +29,15 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _held: dict[Path, TextIO] = {}  # open files, kept until this process ends
 
 
-def hold(path: Path, recipe: str) -> None:
+def hold(path: Path, work: str) -> None:
     """Hold a lock until this process ends. Does nothing if this process holds it already.
 
     Args:
         path: The file to lock. It names the holder; it is not removed afterwards, and its content has no meaning then.
-        recipe: The recipe that is built, for the message to a process that is refused.
+        work: What this process does, such as ``building recipe.yaml``, for the message to a process that is refused.
 
     Raises:
-        StepError: If another process holds the lock; the message names process, host and recipe.
+        StepError: If another process holds the lock; the message names process, host and work.
         OSError: If the file cannot be written.
     """
     absolute = path.absolute()
@@ -58,7 +58,7 @@ def hold(path: Path, recipe: str) -> None:
             f"warning: {path}: this file system does not support locks; do not start a second build in this folder"
         )
     file.truncate(0)
-    json.dump({"host": socket.gethostname(), "pid": os.getpid(), "recipe": recipe}, file)
+    json.dump({"host": socket.gethostname(), "pid": os.getpid(), "work": work}, file)
     file.flush()
     _held[absolute] = file
 
@@ -68,7 +68,7 @@ def _refusal(path: Path, file: TextIO) -> str:
     file.seek(0)
     try:
         content = json.load(file)
-        holder = f"process {content['pid']} on {content['host']} is building {content['recipe']}"
+        holder = f"process {content['pid']} on {content['host']} is {content['work']}"
     except (ValueError, KeyError, TypeError):  # it has just taken the lock, and not written its name yet
         holder = "another process is building"
     return (
