@@ -52,6 +52,8 @@ if workflow.remote_exec:  # jobs on other hosts sign nothing
     os.environ[settings.SIGNING_KEY.variable] = ""
 # Whether jobs run on machines that share no disk with this one: rules/nodes.smk.
 APART = SharedFSUsage.INPUT_OUTPUT not in workflow.storage_settings.shared_fs_usage
+if APART and not MAIN:
+    raise WorkflowError("jobs on machines that share no disk are run by the workflow itself, not as a module of another")
 RUN = (os.environ.get(settings.RUN.variable) or secrets.token_hex(8)) if APART else ""
 os.environ[settings.RUN.variable] = RUN
 # With `--sdm conda`, every environment contains the herdbook that runs here, and packages of its own. Results are then made
