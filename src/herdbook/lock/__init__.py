@@ -36,6 +36,7 @@ from herdbook.lock.model import (
     uri_of,
     write,
 )
+from herdbook.lock.predecessor import LockedPredecessor
 from herdbook.lock.tuned import LockedGain, LockedResult, LockedSearch, LockedTrial, best_of, splits_of
 from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, LockedVocabulary
 
@@ -57,6 +58,7 @@ __all__ = [
     "LockedGroup",
     "LockedHarness",
     "LockedHubFile",
+    "LockedPredecessor",
     "LockedResult",
     "LockedSearch",
     "LockedSource",

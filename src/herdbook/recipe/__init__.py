@@ -4,6 +4,13 @@ Reading a recipe uses no network and imports no torch.
 """
 
 from herdbook.recipe.card import SECTIONS, Card, HubKeys, Image
+from herdbook.recipe.compress import (
+    Compress,
+    compressed_name,
+    of_scheme,
+    with_compressed,
+    without_compressed,
+)
 from herdbook.recipe.dense import Dense, Merge, Modular
 from herdbook.recipe.evaluate import Asked, Bounded, Evaluate, Suite, beside_suite, is_file, measured
 from herdbook.recipe.laser import Calibration, Guard, Laser, Select
@@ -22,7 +29,7 @@ from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
 from herdbook.recipe.ranks import Bounds, Leaderboard
 from herdbook.recipe.reading import json_schema, load, parse, parse_suite, read_text
-from herdbook.recipe.release import LicenseWaiver, Release
+from herdbook.recipe.release import LicenseWaiver, Release, Signer
 from herdbook.recipe.search import Point, Search, Space
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, HubFile, Pypi
@@ -46,6 +53,7 @@ __all__ = [
     "Bounds",
     "Calibration",
     "Card",
+    "Compress",
     "Dare",
     "Dense",
     "Evaluate",
@@ -77,6 +85,7 @@ __all__ = [
     "Search",
     "Section",
     "Select",
+    "Signer",
     "Slerp",
     "Space",
     "Suite",
@@ -88,11 +97,13 @@ __all__ = [
     "Zero",
     "ancestry",
     "beside_suite",
+    "compressed_name",
     "is_file",
     "json_schema",
     "keeper_of",
     "load",
     "measured",
+    "of_scheme",
     "parents",
     "parse",
     "parse_suite",
@@ -101,5 +112,7 @@ __all__ = [
     "search_of",
     "searched",
     "tokenizer_of",
+    "with_compressed",
+    "without_compressed",
     "without_searches",
 ]

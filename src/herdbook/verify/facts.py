@@ -99,11 +99,19 @@ def _resolves(recipe: Recipe) -> bool:
 
 
 def _quantizes(recipe: Recipe) -> bool:
-    return bool(recipe.quantize)
+    return bool(recipe.gguf)
 
 
 def _draws(recipe: Recipe) -> bool:
     return bool(recipe.card.templates or recipe.release.image)
+
+
+def _names_hub_ids(recipe: Recipe) -> bool:
+    return any(getattr(model, "hub_id", None) for model in recipe.models.values())
+
+
+def _succeeds(recipe: Recipe) -> bool:
+    return recipe.publish.replaces is not None
 
 
 def _weighs(recipe: Recipe) -> bool:
@@ -186,12 +194,28 @@ FACTS = (
         LOCK,
         (
             *(f"sources.*.{field}" for field in ("revision", "weights", "files", "members", "tensors", "config")),
-            *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "license_texts", "base_models", "chat_template")),
+            *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "license_texts", "base_models", "chat_template", "datasets")),
             "token_differences",
             "vocabularies",
         ),
         "the sources, on the Hub",
         "upstream",
+    ),
+    Fact(
+        "which models of the Hub those in folders and packages are",
+        LOCK,
+        ("sources.*.hub_commit",),
+        "the digests of their weights there, if the lock has a commit; else the author",
+        "upstream",
+        _names_hub_ids,
+    ),
+    Fact(
+        "what the predecessor was",
+        LOCK,
+        ("predecessor",),
+        "its repository, on the Hub",
+        "upstream",
+        _succeeds,
     ),
     Fact(
         "who may download the sources and other publishers' files",
@@ -306,7 +330,7 @@ FACTS = (
     Fact(
         "computed tensors",
         WEIGHTS,
-        ("laser", "adapter", "merge", "alter", "cast", "router"),
+        ("laser", "adapter", "merge", "alter", "cast", "router", "compress"),
         f"{RERUN}; all routers",
         "recomputed",
         lambda recipe: not all(isinstance(model, Hub) for model in recipe.models.values()),
