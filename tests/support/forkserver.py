@@ -85,8 +85,8 @@ def other(environment, *modules):
 
 
 @contextlib.contextmanager
-def running(environment, *arguments):
-    """Run a server in an environment, with arguments of ``main``; yield its address."""
+def running(environment, *arguments, before=()):
+    """Run a server in an environment, with arguments of ``main`` and words before its command; yield its address."""
     with tempfile.TemporaryDirectory(prefix="forkserver-") as folder:
         address = os.path.join(folder, "socket")  # noqa: PTH118
         listening = socket.socket(socket.AF_UNIX)
@@ -95,7 +95,7 @@ def running(environment, *arguments):
         # its processes have sets in another order than the test run's
         environment = {**environment, "PYTHONHASHSEED": "random"}
         with subprocess.Popen(
-            [sys.executable, "-m", "support.forkserver", str(listening.fileno()), *arguments],
+            [*before, sys.executable, "-m", "support.forkserver", str(listening.fileno()), *arguments],
             stdin=subprocess.PIPE,
             env=environment,
             pass_fds=[listening.fileno()],

@@ -39,6 +39,7 @@ DISTRIBUTIONS = {
     "boto3": "boto3",
     "botocore": "botocore",
     "click": "click",
+    "cmaes": "cmaes",
     "cryptography": "cryptography",
     "datasets": "datasets",
     "fsspec": "fsspec",
