@@ -37,6 +37,12 @@ if workflow.remote_exec:  # jobs on other hosts sign nothing
     os.environ[settings.SIGNING_KEY.variable] = ""
 # Whether jobs run on machines that share no disk with this one: rules/nodes.smk.
 APART = SharedFSUsage.INPUT_OUTPUT not in workflow.storage_settings.shared_fs_usage
+if workflow.storage_settings.default_storage_provider and not APART:
+    # Some executors imply it, but Snakemake sets it after it has read this file.
+    raise WorkflowError(
+        "default-storage-provider is for machines that share no disk: add `shared-fs-usage: none` to the profile, or "
+        "--shared-fs-usage none"
+    )
 RUN = (os.environ.get(settings.RUN.variable) or secrets.token_hex(8)) if APART else ""
 os.environ[settings.RUN.variable] = RUN
 # With `--sdm conda`, every environment contains the herdbook that runs here, and packages of its own. Results are then made
