@@ -11,13 +11,10 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 
 
-localrules:
-    all,
-
-
 rule all:
     input:
         goals(),
+    localrule: True
 
 
 include: "rules/resources.smk"
@@ -30,12 +27,14 @@ if APART:
 
 else:
 
+    include: "rules/targets.smk"
     include: "rules/restore.smk"
     include: "rules/fetch.smk"
     include: "rules/laser.smk"
     include: "rules/adapter.smk"
     include: "rules/merge.smk"
     include: "rules/moe.smk"
+    include: "rules/compress.smk"
     include: "rules/assemble.smk"
     include: "rules/routing.smk"
     include: "rules/data.smk"

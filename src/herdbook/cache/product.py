@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The roles of a rule's outputs, in their order. The outputs of ``files`` have their names as roles.
 PART = ("shard", "record")
 ROLES = {
-    **dict.fromkeys(("fetch", "laser", "adapter", "merge", "moe"), PART),
+    **dict.fromkeys(("fetch", "laser", "adapter", "merge", "moe", "compress"), PART),
     "search": ("result",),
     "imatrix": ("file", "record"),
     "quantize": ("file", "record"),

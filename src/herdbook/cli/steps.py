@@ -42,6 +42,7 @@ STEPS = {
     "adapter": Step("Make a shard of a model with an adapter folded in.", options=(options.threads,)),
     "merge": Step("Make a shard of a dense merge.", options=(options.threads,)),
     "moe": Step("Make a shard of a Mixture of Experts.", options=(options.threads,)),
+    "compress": Step("Make a shard of a model in a format for GPU servers.", options=(options.threads,)),
     "files": Step("Write a source model's configuration and tokenizer to its folder."),
     "assemble": Step("Make a model's folder for transformers."),
     "routing": Step("Report which experts the released mixture's routers choose.", key=False, options=GPU),
@@ -90,13 +91,15 @@ def command(name: str) -> click.Command:
         if model is not None:
             _describe(model)
             return
+        from herdbook import needs
         from herdbook import plan as plans
         from herdbook.cache.step import is_saved, save, take
+        from herdbook.needs import spent
         from herdbook.plan.jobs import all_jobs, find, result_jobs
         from herdbook.steps import registry
         from herdbook.steps.machine import Machine
 
-        begun = time.monotonic()
+        begun = time.time()
         plan = plans.load(recipe, results)
         # The keys of the documents count much code, so a step that makes none of them does not compute them.
         job = find(all_jobs(plan) if name in DOCUMENTS else result_jobs(plan), name, key)
@@ -107,7 +110,9 @@ def command(name: str) -> click.Command:
         take(plan, job, lambda other: registry.run(plan, other, machine))
         registry.run(plan, job, machine)
         save(plan, job)
-        _report(plan, job, threads, time.monotonic() - begun)
+        _report(plan, job, threads, time.time() - begun)
+        if name not in DOCUMENTS:
+            spent.note(plan, job, begun, needs.gpus(plan, job.subject, gpu_memory) if device != "cpu" else 0)
 
     decorated: Callable[..., None] = run
     for option in (*reversed(step.options), options.results, options.recipe):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.humanize import plural
 from herdbook.plan.material import materials
-from herdbook.recipe import Adapter, Laser, Merge, Moe
+from herdbook.recipe import Adapter, Compress, Laser, Merge, Moe
 from herdbook.sources import purl
 from herdbook.steps.card.files import FileFacts
 from herdbook.steps.card.lasered import rule_words
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Source:
     """A model or an adapter that this build did not make.
 
-    ``hub_id`` is the model of the Hub that the author states.
+    ``hub_id`` is the model of the Hub that the author states, ``hub_commit`` the commit that has the same weights, if one was found.
+    ``datasets`` are the data that its own card declares as training data.
     ``files`` are those that contain weights; with ``in_part``, only the MLPs were read from them.
     """
 
@@ -34,6 +35,8 @@ class Source:
     files: tuple[FileFacts, ...]
     in_part: bool = False
     hub_id: str | None = None
+    hub_commit: str = ""
+    datasets: tuple[str, ...] = ()
 
     @property
     def pin(self) -> str:
@@ -80,6 +83,8 @@ def note(node: Node) -> str:
             return f"LASER, {rule_words(model)}"
         case Adapter():
             return "LoRA adapter folded in"
+        case Compress() as model:
+            return f"{model.scheme}, compressed-tensors"
         case Merge() as model:
             return f"{model.merge.method}, {plural(len(dict.fromkeys(model.merge.inputs)), 'model')}"
         case Moe() as model:
@@ -106,4 +111,5 @@ def sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
             files,
             material.in_part,
             getattr(plan.nodes[material.node].recipe, "hub_id", None),
+            *((pin.hub_commit, pin.datasets) if (pin := plan.lock.sources.get(material.name)) else ()),
         )
