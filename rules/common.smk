@@ -74,6 +74,10 @@ if MAIN and (without := sorted(DEPLOYED - {"conda"})):
 if CONDA:
     os.environ[settings.REQUIREMENT.variable] = installed.requirement()
     os.environ[settings.PINS.variable] = str(installed.root() / installed.LOCK)
+if APART and not MAIN:
+    raise WorkflowError(
+        "as a module of another workflow, Herdbook does not build on machines that share no disk"
+    )
 if APART and CONDA:
     raise WorkflowError(
         "conda environments are not made on machines that share no disk: their image contains the programs "
@@ -87,7 +91,10 @@ envvars:
 
 onsuccess:
     if APART:
-        say(f"all results are in {settings.CACHE.value}; make the release of them: snakemake --cores all")
+        place = settings.CACHE.value
+        say(
+            f"all results are in {place}; make the release of them: snakemake --cores all --config cache={place}"
+        )
 
 
 onstart:
