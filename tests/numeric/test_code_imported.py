@@ -105,7 +105,14 @@ def found(tmp_path_factory):
         return {key: f"../{value}" if key in {"folder", "adapter"} else value for key, value in entry.items()}
 
     models = {name: beside(entry) for name, entry in MODELS.items()}
-    write("models", models, calibration=text, evaluate={**measured, "models": list(models)})
+    measurements = {**measured, "models": list(models)}
+    write(
+        "models",
+        models,
+        calibration=text,
+        evaluate=measurements,
+        quantize={"schemes": ["FP8_DYNAMIC"]},
+    )
     some = {name: models[name] for name in ("base", "other", "cut", "hidden")}
     write(
         "release",
@@ -140,7 +147,7 @@ def found(tmp_path_factory):
 
 def test_a_step_imports_nothing_that_its_key_lacks(found):
     assert {rule for rule, _, _ in (name.partition(": ")[2].partition(" ") for name in found)} == {
-        "fetch", "files", "assemble", "adapter", "laser", "search", "merge", "moe", "routing", "evaluate", "convert",
+        "fetch", "files", "assemble", "adapter", "laser", "search", "merge", "moe", "compress", "routing", "evaluate", "convert",
         "imatrix", "quantize", "reference", "loss", "card", "release", "attest", "verify",
     }  # fmt: skip
     lacking = {

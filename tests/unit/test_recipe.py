@@ -181,7 +181,7 @@ def test_all_problems_at_once_each_with_file_and_key():
         (
             "\nrelease",
             "\npublish: {gguf_repo: herd/a-GGUF}\nrelease",
-            "publish.gguf_repo: the recipe has no `quantize`",
+            "publish.gguf_repo: the recipe has no `quantize.methods`",
         ),
         ("\nrelease", "\nevaluate: {tasks: [t], models: [base, base]}\nrelease", "a model is named twice"),
         *(

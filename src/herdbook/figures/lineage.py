@@ -37,6 +37,7 @@ COLORS = {  # of a dot and of the lines that lead to it, by the operation
     "laser": ORANGE,
     "merge": VERMILION,
     "moe": GREEN,
+    "compress": GRAY,
     "file": GRAY,
 }
 

@@ -10,7 +10,7 @@ from herdbook.errors import LockError
 from herdbook.lock.file import LockedFile
 from herdbook.lock.imatrix import given_imatrix
 from herdbook.lock.model import LockedHubFile, asked_of, request, uri_of
-from herdbook.recipe import SECTIONS, Adapter, Folder, Hub, Pypi, measured, tokenizer_of
+from herdbook.recipe import SECTIONS, Adapter, Folder, Hub, Pypi, measured, search_of, tokenizer_of
 from herdbook.recipe.card import TEMPLATE_SUFFIX
 from herdbook.recipe.quantize import HubImatrix
 
@@ -64,6 +64,7 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
             )
     yield from _misfits_of_predecessor(lock.predecessor, recipe.publish.replaces)
     yield from _misfits_of_tasks(lock, recipe.evaluate)
+    yield from _misfits_of_searches(lock, recipe)
     for name, board in recipe.leaderboards.items():
         snapshot = lock.leaderboards[name].name if name in lock.leaderboards else "no entry"
         if snapshot != board.snapshot:
@@ -152,6 +153,16 @@ def _misfits_of_predecessor(locked: LockedPredecessor | None, asked: str | None)
         yield Misfit(where, "pins what is not a commit", revision or "a commit", locked.revision)
     elif locked and COMMIT.fullmatch(revision) and revision != locked.revision:
         yield Misfit(where, "pins another commit", revision, locked.revision)
+
+
+def _misfits_of_searches(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
+    """Yield searches whose tasks are not pinned; whether what one found still holds is a question of the plan."""
+    for name in dict.fromkeys((*recipe.models, *lock.tuned)):
+        search = search_of(recipe.models[name]) if name in recipe.models else None
+        expected = ", ".join(sorted(one.task for one in search.tasks)) if search else "no entry"
+        found = ", ".join(sorted(lock.tuned[name].tasks)) if name in lock.tuned else "no entry"
+        if expected != found:
+            yield Misfit(f"models.{name}.search", "pins other tasks", expected, found)
 
 
 def _misfits_of_source(

@@ -26,6 +26,7 @@ from herdbook.lock.evaluation import (  # noqa: TC001 - pydantic reads them
 )
 from herdbook.lock.file import FIRST, LockedFile, LockedText
 from herdbook.lock.predecessor import LockedPredecessor  # noqa: TC001 - pydantic reads it
+from herdbook.lock.tuned import LockedSearch  # noqa: TC001 - pydantic reads it
 from herdbook.lock.vocabulary import LockedTokens, LockedVocabulary  # noqa: TC001 - pydantic reads them
 from herdbook.recipe import Adapter, Folder, Hub, Pypi, Section
 from herdbook.sources.purl import HubCommit
@@ -221,6 +222,7 @@ class Lock(Section):
     templates: Annotated[dict[str, LockedFile], FIRST] = Field(default_factory=dict)
     image: LockedFile | None = None
     predecessor: LockedPredecessor | None = None
+    tuned: Annotated[dict[str, LockedSearch], FIRST] = Field(default_factory=dict)
 
     def requests_of(self, model: str) -> dict[str, str]:
         """Return the digests of what a model is asked, by task."""

@@ -21,6 +21,7 @@ from herdbook.lock.local import reader
 from herdbook.lock.model import Lock, LockedAdapter, LockedSource
 from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
+from herdbook.lock.searches import pin_searches, tasks_of_searches
 from herdbook.lock.snapshot import pin_snapshot
 from herdbook.lock.succession import pin_predecessor
 from herdbook.lock.suite import check_scores, pin_suites
@@ -77,7 +78,8 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
             case _:
                 pass
     suites = pin_suites(recipe.evaluate, beside) if recipe.evaluate else {}
-    tasks = _pin_tasks(recipe, suites, beside, report)
+    every = _pin_tasks(recipe, suites, beside, report)
+    tasks = {name: task for name, task in every.items() if name in _measured(recipe, suites)}
     check_scores(suites, tasks)
     data_sets = pin_data_sets(tasks, report)
     boards = {name: pin_snapshot(name, board, beside, report) for name, board in recipe.leaderboards.items()}
@@ -108,6 +110,7 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
         templates=templates,
         image=image,
         predecessor=_pin_predecessor(recipe, report),
+        tuned=pin_searches(recipe, every, report),
     )
 
 
@@ -122,14 +125,22 @@ def _pin_predecessor(recipe: Recipe, report: Callable[[str], None]) -> LockedPre
 def _pin_tasks(
     recipe: Recipe, suites: Mapping[str, LockedSuite], beside: Path, report: Callable[[str], None]
 ) -> dict[str, LockedTask]:
-    if recipe.evaluate is None:
-        return {}
-    names = [one.task for one in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
+    """Pin all tasks: those that are measured, and those of searches."""
+    names = _measured(recipe, suites)
     if twice := [task for index, task in enumerate(names) if task in names[:index]]:
         raise RecipeError(f"evaluate.tasks: {twice[0]} is measured twice. Leave one of them out")
+    names = list(dict.fromkeys([*names, *tasks_of_searches(recipe)]))
     if any(not is_file(task) for task in names):
         report("tasks: names are looked up in lm-eval")
-    return pin_tasks(names, recipe.evaluate.trust, beside)
+    trust = recipe.evaluate.trust if recipe.evaluate else []
+    return pin_tasks(names, trust, beside) if names else {}
+
+
+def _measured(recipe: Recipe, suites: Mapping[str, LockedSuite]) -> list[str]:
+    """Return the tasks of ``evaluate``, those of suites included."""
+    if recipe.evaluate is None:
+        return []
+    return [one.task for one in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
 
 
 def compare_tokens(

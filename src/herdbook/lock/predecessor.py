@@ -10,7 +10,7 @@ from herdbook.lock.file import FIRST
 from herdbook.recipe import Section
 
 
-class LockedResult(Section):
+class LockedMeasurement(Section):
     """The predecessor's own results in a task.
 
     Args:
@@ -41,4 +41,4 @@ class LockedPredecessor(Section):
     weights: Annotated[dict[str, str], FIRST] = Field(default_factory=dict)
     models: dict[str, JsonValue] | None = None
     sources: dict[str, str] | None = None
-    measured: Annotated[dict[str, LockedResult], FIRST] = Field(default_factory=dict)
+    measured: Annotated[dict[str, LockedMeasurement], FIRST] = Field(default_factory=dict)

@@ -18,7 +18,7 @@ from herdbook.files import git_blob_id
 from herdbook.layout import EVALUATIONS, LOCK, RECIPE
 from herdbook.lock.local import check_small
 from herdbook.lock.model import OtherVersionError, parse
-from herdbook.lock.predecessor import LockedPredecessor, LockedResult
+from herdbook.lock.predecessor import LockedMeasurement, LockedPredecessor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,13 +99,13 @@ def _sources(content: bytes) -> Strings | None:
         return None
 
 
-def _measured(recipe: dict[str, Any], repo: str, remote: hub.RemoteRepo) -> dict[str, LockedResult]:
+def _measured(recipe: dict[str, Any], repo: str, remote: hub.RemoteRepo) -> dict[str, LockedMeasurement]:
     """Return the released model's results by task."""
     release = recipe.get("release")
     name = release.get("model") if isinstance(release, dict) else None
     listed = [file for file in remote.files if file.name.startswith(f"{EVALUATIONS}/")]
     listed = [file for file in listed if file.name.endswith(".json")][:MOST_MEASUREMENTS]
-    found: dict[str, LockedResult] = {}
+    found: dict[str, LockedMeasurement] = {}
     for file in listed if isinstance(name, str) else ():
         try:
             content = jsonio.load_object(_read(repo, remote.commit, file), limits.DOCUMENT)
@@ -116,7 +116,7 @@ def _measured(recipe: dict[str, Any], repo: str, remote: hub.RemoteRepo) -> dict
     return found
 
 
-def _results(content: dict[str, Any]) -> Iterator[tuple[str, LockedResult]]:
+def _results(content: dict[str, Any]) -> Iterator[tuple[str, LockedMeasurement]]:
     for task, result in content["tasks"].items():
         metrics = {metric: score["value"] for metric, score in result["metrics"].items()}
-        yield task, LockedResult(requests=result["requests"], metrics=metrics)
+        yield task, LockedMeasurement(requests=result["requests"], metrics=metrics)

@@ -24,6 +24,7 @@ from herdbook.plan import (
     Search,
 )
 from herdbook.plan.operation import (
+    CompressTensors,
     DrawRouters,
     FetchFile,
     FetchGguf,
@@ -61,6 +62,8 @@ KEPT_BYTES = 1 << 25
 RECORD_BYTES = 20_000
 # An element as it is stored, in float32, and as it will be stored.
 ELEMENT_BYTES = 12
+# An element as it is stored in at most 32 bits, its absolute value and quotients, and these as integers, with a copy of each.
+ENCODED_BYTES = 40
 # The longest text that an evaluation reads in one pass; the logits of that many tokens are held in float32.
 TOKENS_AT_ONCE = 2048
 # The rows that ``herdbook.inference.mixture`` passes through an expert together.
@@ -132,6 +135,8 @@ def _part(plan: Plan, part: Part) -> tuple[int, int]:
             node = plan.nodes[part.model]
             largest = max(tensor.size_bytes for _, tensor in node.tensors.values())
             return TORCH_BYTES + 4 * node.size_bytes + 4 * largest, 0
+        case CompressTensors():
+            return TORCH_BYTES + ENCODED_BYTES * max(matrix.elements for matrix in encoded(plan, part)), 0
         case FoldAdapter():
             # A matrix in float64, the LoRA product, and their sum.
             return TORCH_BYTES + 32 * max(tensor.elements for tensor in part.computed), 0
@@ -152,6 +157,13 @@ def _part(plan: Plan, part: Part) -> tuple[int, int]:
                 return INTERPRETER_BYTES, 0
             largest = max(tensor.elements // max(1, len(tensor.slices)) for tensor in part.tensors)
             return TORCH_BYTES + 16 * largest, 0
+
+
+def encoded(plan: Plan, part: Part) -> list[Tensor]:
+    """Return the matrices that a part's tensors in a format for GPU servers are made from, one for each of these."""
+    (parent,) = plan.nodes[part.model].parents
+    tensors = plan.nodes[parent].tensors
+    return [tensors[tensor.origins[0].tensor][1] for tensor in part.tensors if tensor.action == "compress"]
 
 
 def _routers(base: Node) -> int:

@@ -15,6 +15,7 @@ from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.disk import evaluation_data_bytes, fetch_bytes
 from herdbook.needs.layerwise import PROMPT_BYTES
+from herdbook.needs.memory import encoded
 from herdbook.needs.ranks import rank_rules
 from herdbook.plan import (
     Conversion,
@@ -150,7 +151,13 @@ def _speed(kind: str) -> float:
 
 def _part(plan: Plan, part: Part, threads: int, rates: Rates) -> float:
     fetched = fetch_bytes(plan, part)
-    moved = part.size_bytes + sum(_read_bytes(tensor) for tensor in part.tensors)
+    moved = part.size_bytes + sum(
+        _read_bytes(tensor) for tensor in part.tensors if tensor.action != "compress"
+    )
+    matrices = (
+        encoded(plan, part) if part.rule == "compress" else []
+    )  # read and encoded for each tensor that one is stored as
+    moved += sum(matrix.size_bytes for matrix in matrices)
     folders = [plan.by_key[key] for key in part.operation.folders]
     moved += fetched + sum(node.size_bytes for node in folders)
     prompts = part.operation.prompts if isinstance(part.operation, MakeRouters) else ()
@@ -165,6 +172,7 @@ def _part(plan: Plan, part: Part, threads: int, rates: Rates) -> float:
         + moved / rates.disk
         + (forward / rates.float32 + reduced / rates.float64) / threads
         + sum(_element_operations(plan, part, tensor) for tensor in part.tensors) / rates.float32
+        + ELEMENTWISE * sum(matrix.elements for matrix in matrices) / rates.float32
     )
 
 
@@ -234,7 +242,7 @@ def _inputs(tensor: Tensor) -> int:
 
 
 def _element_operations(plan: Plan, part: Part, tensor: Tensor) -> float:
-    if tensor.action in {"copy", "laser"}:
+    if tensor.action in {"copy", "laser", "compress"}:
         return 0.0
     if tensor.action == "adapter":
         rank = max(

@@ -1,4 +1,4 @@
-"""The editions of a release: with or without the quantized files, which may have a repository of their own."""
+"""The editions of a release: what a build makes may be released in several repositories."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from herdbook.layout import WEIGHTS_INDEX
+from herdbook.quantization.schemes import SCHEMES
 
 if TYPE_CHECKING:
+    from herdbook.quantization.schemes import SchemeName
     from herdbook.recipe import Recipe
 
 
@@ -15,8 +17,16 @@ class Edition(StrEnum):
     """Which files of a build a release has."""
 
     WHOLE = "whole"  # all of them
+    MAIN = "main"  # all but the formats for GPU servers
     WEIGHTS = "weights"  # as if the recipe had no `quantize`
     GGUF = "gguf"  # the quantized files, and all that they are proven by
+    FP8_DYNAMIC = "FP8_DYNAMIC"  # the model in this format for GPU servers
+    W4A16 = "W4A16"
+
+    @property
+    def scheme(self) -> SchemeName | None:
+        """The format for GPU servers that the model has in it; None if it has its full width."""
+        return next((scheme for scheme in SCHEMES if scheme == self.value), None)
 
     def has(self, name: str) -> bool:
         """Return whether a release of this edition has a file of the build."""
@@ -25,4 +35,19 @@ class Edition(StrEnum):
 
 def title_of(recipe: Recipe, edition: Edition) -> str:
     """Return the name of a release of an edition."""
-    return recipe.release.name + ("-GGUF" if edition is Edition.GGUF else "")
+    ending = "GGUF" if edition is Edition.GGUF else SCHEMES[edition.scheme].ending if edition.scheme else ""
+    return recipe.release.name + (f"-{ending}" if ending else "")
+
+
+def repo_of(recipe: Recipe, edition: Edition) -> str | None:
+    """Return the repository of a release of an edition."""
+    if edition.scheme:
+        return recipe.publish.scheme_repos.get(edition.scheme)
+    return recipe.publish.gguf_repo if edition is Edition.GGUF else recipe.release.repo
+
+
+def editions_of(recipe: Recipe) -> tuple[Edition, ...]:
+    """Return the editions that a recipe's build is released in."""
+    whole = Edition.MAIN if recipe.schemes else Edition.WHOLE
+    main = (Edition.WEIGHTS, Edition.GGUF) if recipe.publish.gguf_repo else (whole,)
+    return (*main, *map(Edition, recipe.schemes))

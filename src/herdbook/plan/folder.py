@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from herdbook.files import dump_json
 from herdbook.layout import CONFIG, GENERATION_CONFIG, WEIGHTS_INDEX
 from herdbook.plan.alignment import own_vocabulary
-from herdbook.recipe import Merge, Moe
+from herdbook.recipe import Compress, Merge, Moe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,13 +66,13 @@ def converted_settings(locked: LockedSource) -> dict[str, bytes]:
 def made_files(plan: Plan, node: Node) -> list[str]:
     """Return the names of files that no source has.
 
-    These are the configuration, from the first merge or mixture on, and files of a tokenizer that has more tokens or another
+    These are the configuration, from the first merge, mixture or encoded model on, and files of a tokenizer that has more tokens or another
     chat template than that of ``files_origin``.
     """
     made = []
     own = own_vocabulary(plan.lock, plan.nodes, node.name)
     while node.files_from != node.name:
-        if isinstance(node.recipe, Merge | Moe):
+        if isinstance(node.recipe, Compress | Merge | Moe):
             made = [CONFIG]
         node = plan.nodes[node.files_from]
     return [*made, *(own.files if own else ())]

@@ -13,7 +13,7 @@ Parameters: TypeAlias = "dict[str, Json]"
 # The parameters of one merged tensor, by name.
 Values: TypeAlias = dict[str, Any]
 
-Rule = Literal["fetch", "laser", "adapter", "merge", "moe"]
+Rule = Literal["fetch", "laser", "adapter", "merge", "moe", "compress"]
 
 
 @dataclass(frozen=True)

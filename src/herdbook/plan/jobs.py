@@ -213,7 +213,8 @@ def jobs(plan: Plan, signer: SignerIdentity | None = None) -> list[Job]:
 
 def needed_results(plan: Plan) -> list[Job]:
     """Return those of ``result_jobs`` that the release is made from, each after those whose files it reads."""
-    every, read = result_jobs(plan), {*contents(plan).values(), *card_inputs(plan)}
+    every = result_jobs(plan)
+    read = {path for one in plan.editions for path in (*contents(one).values(), *card_inputs(one))}
     return _needed(every, [job for job in every if not read.isdisjoint(job.outputs)])
 
 

@@ -12,13 +12,14 @@ from herdbook.key import digest
 from herdbook.plan.adapter import plan_adapter
 from herdbook.plan.alignment import alignment_of
 from herdbook.plan.code import Code
+from herdbook.plan.compress import plan_compressed
 from herdbook.plan.images import other_processors, spread_over_projector, unmakable
 from herdbook.plan.laser import plan_laser
 from herdbook.plan.merge import plan_merge
 from herdbook.plan.model import Node, Part, Search
 from herdbook.plan.moe import plan_moe
 from herdbook.plan.source import GGUF_CODE, plan_source
-from herdbook.recipe import Adapter, Laser, Merge, Moe, Section
+from herdbook.recipe import Adapter, Compress, Laser, Merge, Moe, Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +60,8 @@ def plan_node(
         raise RecipeError(refused)
     node, warnings = _plan_node(name, recipe, lock, nodes, whole)
     warnings += [*other_processors(node, nodes, lock), *spread_over_projector(node)]
-    problems = misfits(node.config, node.form) if is_known(node.config) else []
+    encoded = isinstance(node.recipe, Compress)  # as its parent's tensors are, which were checked
+    problems = misfits(node.config, node.form) if is_known(node.config) and not encoded else []
     if problems:
         raise RecipeError([f"models.{name}: {problem}" for problem in problems])
     return node, warnings
@@ -80,6 +82,9 @@ def _plan_node(
             parent = nodes[model.on]
             parts = plan_adapter(name, model, lock.adapters[name], parent, size)
             return _kept_form(name, "adapter", model, parent, parts), warnings
+        case Compress():
+            parts, config = plan_compressed(name, model, nodes[model.compress], size)
+            return _new_form(name, "compress", model, parts, config, lock, nodes), warnings
         case Merge():
             alignment = alignment_of(name, model, lock, nodes)
             parts, config, warnings = plan_merge(name, model.merge, nodes, size, alignment)

@@ -12,8 +12,11 @@ from herdbook.plan.reduction import Reduce, ReduceAsSearched, Whitening
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from herdbook.quantization.schemes import SchemeName
+
 __all__ = [
     "CalibrationText",
+    "CompressTensors",
     "DrawRouters",
     "ExpertScale",
     "FetchFile",
@@ -163,6 +166,26 @@ class MergeTensors(Interface):
         }
 
 
+# -- formats for GPU servers -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CompressTensors(Interface):
+    """The matrices of linear layers are encoded.
+
+    Args:
+        scheme: The scheme of compressed-tensors.
+    """
+
+    rule: ClassVar[Rule] = "compress"
+    scheme: SchemeName
+
+    @property
+    def parameters(self) -> Parameters:
+        """The scheme."""
+        return {"scheme": self.scheme}
+
+
 Operation: TypeAlias = (
     FetchFile
     | FetchRanges
@@ -172,6 +195,7 @@ Operation: TypeAlias = (
     | ReduceAsSearched
     | FoldAdapter
     | MergeTensors
+    | CompressTensors
     | PerturbExperts
     | LineUp
     | MakeRouters

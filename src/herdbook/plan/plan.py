@@ -17,7 +17,7 @@ from herdbook.layout import Layout
 from herdbook.plan.adapter_tokens import check_adapter_tokens
 from herdbook.plan.asked import check_settings, check_tasks
 from herdbook.plan.data import EvaluationData, plan_data
-from herdbook.plan.edition import Edition, title_of
+from herdbook.plan.edition import Edition, editions_of, repo_of, title_of
 from herdbook.plan.evaluate import Evaluation, plan_evaluations
 from herdbook.plan.imatrix import Imatrix, plan_imatrix
 from herdbook.plan.licensing import LicensedSource, check_licenses, licensed_sources
@@ -29,6 +29,7 @@ from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_
 from herdbook.plan.routing import RoutingReport, plan_report
 from herdbook.plan.tokenizer_model import readers
 from herdbook.plan.tokens import check_tokens
+from herdbook.plan.tuned import warnings_of, with_found
 from herdbook.plan.usable import check_usable
 from herdbook.recipe import Merge, Moe, Passthrough
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from herdbook.lock import Lock
     from herdbook.plan.model import Node, Part, Search
+    from herdbook.quantization.schemes import SchemeName
     from herdbook.recipe import Recipe, Section
 
 MATRICES_OF_AN_MLP = 3
@@ -66,15 +68,32 @@ class Plan:
 
     @cached_property
     def editions(self) -> tuple[Plan, ...]:
-        """The plans of the releases that a build makes: one, or two if the recipe names a repository for quantized files."""
-        if self.edition is not Edition.WHOLE or not self.recipe.publish.gguf_repo:
+        """The plans of the releases that a build makes: one, or several if some of its files have repositories of their own."""
+        editions = editions_of(self.recipe)
+        if self.edition is not Edition.WHOLE or editions == (Edition.WHOLE,):
             return (self,)
-        return self.of(Edition.WEIGHTS), self.of(Edition.GGUF)
+        return tuple(map(self.of, editions))
 
     def of(self, edition: Edition) -> Plan:
         """Return the plan of a release that has the files of an edition."""
-        layout = Layout(self.layout.root, title_of(self.recipe, edition))
-        return replace(self, edition=edition, layout=layout)
+        written = recipes.without_compressed(self.recipe)
+        layout = Layout(self.layout.root, title_of(written, edition))
+        if edition.scheme is None:
+            nodes = {name: node for name, node in self.nodes.items() if name in written.models}
+            return replace(self, edition=edition, layout=layout, recipe=written, nodes=nodes)
+        recipe = recipes.of_scheme(written, edition.scheme)
+        known = self._with(edition.scheme).nodes
+        needed = recipes.ancestry(recipe, recipe.release.model)
+        nodes = {name: node for name, node in known.items() if name in needed}
+        return replace(self, edition=edition, layout=layout, recipe=recipe, nodes=nodes)
+
+    def _with(self, *schemes: SchemeName) -> Plan:
+        """Return the plan with the released model in formats for GPU servers. Raises RecipeError if one cannot hold it."""
+        recipe, nodes = recipes.with_compressed(self.recipe), dict(self.nodes)
+        for name in (recipes.compressed_name(self.recipe.release.model, scheme) for scheme in schemes):
+            if name not in nodes:
+                nodes[name], _ = plan_node(name, recipe, self.lock, nodes, set())
+        return replace(self, recipe=recipe, nodes=nodes)
 
     @property
     def title(self) -> str:
@@ -84,7 +103,7 @@ class Plan:
     @property
     def repo(self) -> str | None:
         """The repository of the release."""
-        return self.recipe.repo_of(quantized=self.edition is Edition.GGUF)
+        return repo_of(self.recipe, self.edition)
 
     @property
     def released(self) -> Node:
@@ -146,7 +165,7 @@ class Plan:
     def quantized(self) -> tuple[Quantized, ...]:
         """The quantized files, in the recipe's order."""
         # Without quantized files, a release records no code of theirs, so the keys of these could not be recomputed from it.
-        if not self.recipe.quantize or self.edition is Edition.WEIGHTS:
+        if not self.recipe.gguf or self.edition is Edition.WEIGHTS:
             return ()
         return plan_quantized(self.recipe, self.released, self.conversion, self.imatrix)
 
@@ -185,8 +204,21 @@ class Plan:
         return plan_losses(self.recipe, self.lock, self.reference, self.quantized)
 
 
-def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("results")) -> Plan:
+def make(
+    recipe: Recipe,
+    lock: Lock,
+    recipe_path: Path,
+    results: Path = Path("results"),
+    edition: Edition = Edition.WHOLE,
+) -> Plan:
     """Make the plan of a recipe.
+
+    Args:
+        recipe: The recipe.
+        lock: Its lock.
+        recipe_path: The recipe's file.
+        results: The folder for results.
+        edition: The edition of the release that is planned; nothing is planned that it does not contain.
 
     Raises:
         RecipeError: If the recipe cannot be built.
@@ -207,7 +239,8 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
                 f"models.{name}: with it, about {planned:,} tensors and their origins are to be planned, over the limit of "
                 f"{limits.PLANNED_TENSORS:,}"
             )
-        nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
+        found = with_found(name, recipe, lock)
+        nodes[name], new_warnings = plan_node(name, found, lock, nodes, whole)
         warnings += [*new_warnings, *roundings(nodes[name], nodes)]
     warnings += check_tokens(lock, nodes, whole, {node.name for node in readers(recipe, nodes)})
     warnings += check_adapter_tokens(lock, nodes)
@@ -215,10 +248,12 @@ def make(recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("re
     warnings += check_usable(recipe, nodes)
     warnings += replaced_types(recipe, nodes[recipe.release.model])
     check_settings(recipe, lock, nodes)
+    warnings += warnings_of(recipe, lock)
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: {', '.join(unused)}: not needed, so not built")
-    return Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
+    plan = Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
+    return plan._with(*recipe.schemes) if edition is Edition.WHOLE else plan.of(edition)  # noqa: SLF001
 
 
 def _tensors(model: Section, lock: Lock, name: str, nodes: Mapping[str, Node]) -> int:

@@ -229,7 +229,7 @@ def _planned(
 
 def chosen_types(recipe: Recipe, released: Node) -> tuple[tuple[Typed, ...], ...]:
     """Return, for each quantized file of a recipe, its tensors with their types."""
-    if recipe.quantize is None:
+    if recipe.quantize is None or not recipe.quantize.methods:
         return ()
     shapes = gguf_shapes(
         released.config, {name: t.shape for name, (_, t) in released.tensors.items()}, released.name

@@ -32,11 +32,11 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
         raise RecipeError(refused)
     problems = misread(recipe, nodes)
     released = nodes[recipe.release.model]
-    if recipe.quantize and isinstance(released.recipe, Moe) and released.recipe.moe.layout == "fused":
+    if recipe.gguf and isinstance(released.recipe, Moe) and released.recipe.moe.layout == "fused":
         problems.append(
             "quantize: llama.cpp's converter does not read `layout: fused`; leave out `quantize` or the layout"
         )
-    if recipe.quantize and not problems:
+    if recipe.gguf and not problems:
         if reason := conversion.objection(released.config, released.form):
             problems.append(
                 f"quantize: {released.name!r} cannot be converted to GGUF: {reason}; leave `quantize` out"
@@ -56,7 +56,7 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
                 f"{mixture.name}; leave the model out"
             )
     mixture = BY_MODEL_TYPE.get(released.config.get("model_type", ""))
-    if recipe.evaluate and recipe.quantize and recipe.quantize.evaluate and mixture and not mixture.loadable:
+    if recipe.evaluate and recipe.gguf and recipe.gguf.evaluate and mixture and not mixture.loadable:
         problems.append(
             f"quantize: transformers cannot load {released.name!r} to measure its files, since it has no class for family "
             f"{mixture.name}; set `evaluate: false`"
@@ -78,7 +78,7 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
             f"release: config.json of {released.name!r} has sliding_window {window}, which its type does not have; yet transformers "
             "forgets what lies further back when it writes a longer text. Remove it from the source, if the model was trained without"
         )
-    if recipe.quantize and (window := conversion.ignored_window(released.config)):
+    if recipe.gguf and (window := conversion.ignored_window(released.config)):
         warnings.append(
             f"quantize: llama.cpp ignores the sliding window of {window} tokens, so it computes longer texts differently"
         )

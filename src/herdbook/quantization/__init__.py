@@ -1,4 +1,4 @@
-"""GGUF's types as data: how each encodes a row, which of them a quantization method mixes, and for which tensor it takes which.
+"""Formats of quantized weights as data: GGUF's types, which of them a method mixes for which tensor; and the schemes of GPU servers.
 
 ===========  ========================================================================================
 ``types``    the types of tensors: block, size, and what llama.cpp takes where a row does not fit
@@ -6,6 +6,7 @@
 ``mixture``  the type of each tensor of a model, by the rules of llama.cpp
 ``budget``   the type of each tensor within a budget, by measured error
 ``split``    the parts of a file that is split
+``schemes``  the formats for GPU servers: names, shapes and settings of compressed-tensors
 ===========  ========================================================================================
 
 Nothing here imports a quantizer: a plan chooses all types, and computes sizes exactly.

@@ -4,6 +4,13 @@ Reading a recipe uses no network and imports no torch.
 """
 
 from herdbook.recipe.card import SECTIONS, Card, HubKeys, Image
+from herdbook.recipe.compress import (
+    Compress,
+    compressed_name,
+    of_scheme,
+    with_compressed,
+    without_compressed,
+)
 from herdbook.recipe.dense import Dense, Merge, Modular
 from herdbook.recipe.evaluate import Asked, Bounded, Evaluate, Suite, beside_suite, is_file, measured
 from herdbook.recipe.laser import Calibration, Guard, Laser, Select
@@ -23,10 +30,20 @@ from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
 from herdbook.recipe.ranks import Bounds, Leaderboard
 from herdbook.recipe.reading import json_schema, load, parse, parse_suite, read_text
 from herdbook.recipe.release import LicenseWaiver, Release, Signer
+from herdbook.recipe.search import Point, Search, Space
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, HubFile, Pypi
 from herdbook.recipe.tokenizer import ModelToken, Tokenizer, Zero
-from herdbook.recipe.whole import Recipe, ancestry, keeper_of, parents, tokenizer_of
+from herdbook.recipe.whole import (
+    Recipe,
+    ancestry,
+    keeper_of,
+    parents,
+    search_of,
+    searched,
+    tokenizer_of,
+    without_searches,
+)
 
 __all__ = [
     "SECTIONS",
@@ -36,6 +53,7 @@ __all__ = [
     "Bounds",
     "Calibration",
     "Card",
+    "Compress",
     "Dare",
     "Dense",
     "Evaluate",
@@ -58,15 +76,18 @@ __all__ = [
     "Modular",
     "Moe",
     "Passthrough",
+    "Point",
     "Publish",
     "Pypi",
     "RankRule",
     "Recipe",
     "Release",
+    "Search",
     "Section",
     "Select",
     "Signer",
     "Slerp",
+    "Space",
     "Suite",
     "SvdLlm",
     "TaskArithmetic",
@@ -76,15 +97,22 @@ __all__ = [
     "Zero",
     "ancestry",
     "beside_suite",
+    "compressed_name",
     "is_file",
     "json_schema",
     "keeper_of",
     "load",
     "measured",
+    "of_scheme",
     "parents",
     "parse",
     "parse_suite",
     "rank_rule",
     "read_text",
+    "search_of",
+    "searched",
     "tokenizer_of",
+    "with_compressed",
+    "without_compressed",
+    "without_searches",
 ]

@@ -26,6 +26,7 @@ SECTIONS = (
     "moe",
     "routing",
     "laser",
+    "search",
     "measurements",
     "recipe",
     "digests",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from herdbook.quantization.schemes import SchemeName
 from herdbook.recipe.card import REPO_AT_PATTERN, Repo
 from herdbook.recipe.section import Section
 
@@ -33,6 +34,10 @@ class Publish(Section):
     gguf_repo: Repo | None = Field(
         None,
         description="a repository of their own for the quantized files, such as owner/NAME-GGUF; the release then has none",
+    )
+    scheme_repos: dict[SchemeName, Repo] = Field(
+        {},
+        description="the repositories of the formats for GPU servers, such as owner/NAME-FP8",
     )
     private: bool = Field(False, description="publish to a private repository")
     gated: Waiver | None = Field(

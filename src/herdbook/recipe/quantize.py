@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, 
 from herdbook.humanize import did_you_mean, parse_size
 from herdbook.quantization.budget import NAMED
 from herdbook.quantization.methods import METHODS
+from herdbook.quantization.schemes import SchemeName
 from herdbook.quantization.types import TYPES
 from herdbook.recipe.loss import Loss
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
@@ -191,7 +192,11 @@ class Quantize(Section):
             | Annotated[BudgetedFile, Tag("BudgetedFile")],
             Discriminator(_kind_of_file),
         ]
-    ] = Field(min_length=1)
+    ] = Field([], description="the files in GGUF")
+    schemes: list[SchemeName] = Field(
+        [],
+        description="the formats for GPU servers, by the names of compressed-tensors' schemes; each becomes a release of its own",
+    )
     imatrix: (
         Annotated[
             Annotated[ComputedImatrix, Tag("ComputedImatrix")]
@@ -212,6 +217,17 @@ class Quantize(Section):
         description="measure each file a second time, run by llama.cpp itself, which must be installed (llama-cpp-python)",
     )
     loss: Loss | None = Field(None, description="measure what each file loses, token by token")
+
+    @model_validator(mode="after")
+    def _makes_something(self) -> Quantize:
+        if not (self.methods or self.schemes):
+            raise ValueError("give `methods` (GGUF files), `schemes` (formats for GPU servers), or both")
+        if len(set(self.schemes)) != len(self.schemes):
+            raise ValueError("schemes: a scheme is named twice")
+        given = [key for key in ("imatrix", "split", "runtime", "loss") if getattr(self, key)]
+        if given and not self.methods:
+            raise ValueError(f"{given[0]}: is about GGUF files, and `methods` names none; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _has_known_sizes(self) -> Quantize:

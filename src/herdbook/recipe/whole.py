@@ -11,6 +11,7 @@ from herdbook.graph import reachable
 from herdbook.humanize import did_you_mean, parse_size
 from herdbook.recipe.benchmarks import Benchmark, benchmark_problems
 from herdbook.recipe.card import Card
+from herdbook.recipe.compress import Compress
 from herdbook.recipe.dense import Merge
 from herdbook.recipe.evaluate import Evaluate, Mark, evaluate_problems, mark_problems
 from herdbook.recipe.laser import Calibration, Laser
@@ -21,12 +22,15 @@ from herdbook.recipe.publish import Publish
 from herdbook.recipe.quantize import ComputedImatrix, Quantize, quantize_problems
 from herdbook.recipe.ranks import Claim, Leaderboard, claim_problems
 from herdbook.recipe.release import Release, Routing
+from herdbook.recipe.search import Search, search_problems
 from herdbook.recipe.section import Name, Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.tokenizer import Tokenizer, keeper, named, tokenizer_problems
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+    from herdbook.quantization.schemes import SchemeName
 
 SHARD_SIZE_PATTERN = r"^[1-9][0-9]*(KB|MB|GB)$"
 
@@ -90,9 +94,15 @@ class Recipe(Section):
         """Largest size of a shard in bytes, unless one tensor alone is larger."""
         return parse_size(self.shard_size)
 
-    def repo_of(self, *, quantized: bool) -> str | None:
-        """Return the repository of the release, or of the release with the quantized files if they have one of their own."""
-        return self.publish.gguf_repo if quantized else self.release.repo
+    @property
+    def schemes(self) -> tuple[SchemeName, ...]:
+        """The formats for GPU servers that the released model is made in."""
+        return tuple(self.quantize.schemes) if self.quantize else ()
+
+    @property
+    def gguf(self) -> Quantize | None:
+        """The section on quantized files, if it has files in GGUF."""
+        return self.quantize if self.quantize and self.quantize.methods else None
 
     @model_validator(mode="after")
     def _references_exist(self) -> Recipe:
@@ -114,6 +124,7 @@ class Recipe(Section):
             labels = [file.label for file in self.quantize.files]
             problems += loss_problems(self.quantize.loss, labels, self.calibration, made_of_texts(self))
         problems += _gguf_repo_problems(self)
+        problems += _scheme_repo_problems(self)
         problems += benchmark_problems(self.benchmarks, self.evaluate, self.release.model)
         for name, model in self.models.items():
             problems += mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
@@ -121,6 +132,8 @@ class Recipe(Section):
                 merge_problems(f"models.{name}.merge", model.merge) if isinstance(model, Merge) else []
             )
             problems += _tokenizer_problems(name, model, self.models)
+            if search := search_of(model):
+                problems += search_problems(f"models.{name}.search", model, search, parents)
         problems += [
             f"models.{name}.calibration: no calibration is named {model.calibration!r}"
             f"{did_you_mean(str(model.calibration), self.calibration)}"
@@ -165,6 +178,8 @@ def parents(model: Section) -> tuple[str, ...]:
             return (model.laser,)
         case Adapter():
             return (model.on,)
+        case Compress():
+            return (model.compress,)
         case Merge():
             return (*model.merge.inputs, *named(model.merge.tokenizer))
         case Moe():
@@ -174,6 +189,26 @@ def parents(model: Section) -> tuple[str, ...]:
             return ()
 
 
+def search_of(model: Section) -> Search | None:
+    """Return the search over a model's entry; None if it has none."""
+    return model.search if isinstance(model, Laser | Merge | Moe) else None
+
+
+def searched(recipe: Recipe) -> list[str]:
+    """Return the names of models with searches; those that others are made from come first."""
+    order = TopologicalSorter({name: parents(model) for name, model in recipe.models.items()}).static_order()
+    return [name for name in order if search_of(recipe.models[name])]
+
+
+def without_searches(recipe: Recipe) -> Recipe:
+    """Return a recipe whose models are as they are written, without searches."""
+    models = {
+        name: model.model_copy(update={"search": None}) if search_of(model) else model
+        for name, model in recipe.models.items()
+    }
+    return recipe.model_copy(update={"models": models})
+
+
 def keeper_of(model: Section) -> str | None:
     """Return the model whose tokenizer and generation config a model takes over, or starts from; None for a source."""
     match model:
@@ -181,6 +216,8 @@ def keeper_of(model: Section) -> str | None:
             return model.laser
         case Adapter():
             return model.on
+        case Compress():
+            return model.compress
         case Merge():
             return keeper(model.merge.tokenizer, model.merge.inputs[0])
         case Moe():
@@ -234,12 +271,38 @@ def _gguf_repo_problems(recipe: Recipe) -> Iterator[str]:
     repo = recipe.publish.gguf_repo
     if repo is None:
         return
-    if recipe.quantize is None:
-        yield "publish.gguf_repo: the recipe has no `quantize`, so there are no files for it"
+    if recipe.gguf is None:
+        yield "publish.gguf_repo: the recipe has no `quantize.methods`, so there are no files for it"
     if recipe.release.repo is None:
         yield "publish.gguf_repo: needs `release.repo`, the repository of the weights that its files are made from"
     elif recipe.release.repo.lower() == repo.lower():
         yield "publish.gguf_repo: is the repository of the release; name another one, or leave it out"
+
+
+def _scheme_repo_problems(recipe: Recipe) -> Iterator[str]:
+    taken = {
+        repo.lower(): where
+        for where, repo in (
+            ("release.repo", recipe.release.repo),
+            ("publish.gguf_repo", recipe.publish.gguf_repo),
+        )
+        if repo
+    }
+    for scheme, repo in recipe.publish.scheme_repos.items():
+        where = f"publish.scheme_repos.{scheme}"
+        if scheme not in recipe.schemes:
+            yield f"{where}: quantize.schemes does not name it, so there is nothing to publish"
+        if recipe.release.repo is None:
+            yield f"{where}: needs `release.repo`, the repository of the model that is encoded"
+        if repo.lower() in taken:
+            yield f"{where}: is {taken[repo.lower()]}, too; name another repository"
+        taken.setdefault(repo.lower(), where)
+    for scheme in recipe.schemes if recipe.release.repo else ():
+        if scheme not in recipe.publish.scheme_repos:
+            yield (
+                f"publish.scheme_repos: names no repository for {scheme}, and all releases of a build are published together; name one, "
+                "such as owner/NAME-FP8"
+            )
 
 
 def _references(recipe: Recipe) -> list[tuple[str, str]]:

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from herdbook import hub, limits
+from herdbook import limits
 from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
 from herdbook.humanize import first_problem
-from herdbook.layout import CLAIMS, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
+from herdbook.layout import CLAIMS, CONFIG, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
 from herdbook.plan import make
-from herdbook.plan.edition import Edition, title_of
+from herdbook.plan.edition import Edition, editions_of, repo_of, title_of
 from herdbook.provenance import lineage
+from herdbook.quantization.schemes import scheme_of
 from herdbook.release.subject import FolderSubject, open_source
 from herdbook.release.sums import parse_sums, with_sums
+from herdbook.traffic import TRAFFIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +95,7 @@ class Release:
         if SUMS not in subject.files:
             raise VerificationError(f"{subject.name}: is not a release of Herdbook: it has no {SUMS}")
         self.sources: dict[str, Subject] = {}
-        self._before = hub.TRAFFIC.received_bytes
+        self._before = TRAFFIC.received_bytes
         with damaged(SUMS):
             self.sums = parse_sums(subject.read(SUMS, limits.SUMS_BYTES).decode(), SUMS)
 
@@ -123,7 +125,7 @@ class Release:
         """Bytes read so far from the release and its sources, from disk and from the Hub."""
         subjects = (self.subject, *self.sources.values())
         read = sum(subject.read_bytes for subject in subjects if isinstance(subject, FolderSubject))
-        return read + hub.TRAFFIC.received_bytes - self._before
+        return read + TRAFFIC.received_bytes - self._before
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -134,9 +136,17 @@ class Release:
     @cached_property
     def edition(self) -> Edition:
         """Which files of its build it has. Raises RecipeError if its recipe is damaged."""
-        if not self.recipe.publish.gguf_repo:
-            return Edition.WHOLE
-        return Edition.WEIGHTS if self.weights() else Edition.GGUF
+        editions = editions_of(self.recipe)
+        if len(editions) == 1:
+            return editions[0]
+        if not self.weights() and Edition.GGUF in editions:
+            return Edition.GGUF
+        with damaged(CONFIG):
+            described = dict(self.subject.json(CONFIG)) if CONFIG in self.subject.files else {}
+            scheme = scheme_of(described)
+        # whichever it seems to be, everything in it is compared with the plan of that edition
+        own = Edition(scheme.name) if scheme else editions[0]
+        return own if own in editions else editions[0]
 
     @property
     def title(self) -> str:
@@ -146,7 +156,7 @@ class Release:
     @property
     def repo(self) -> str | None:
         """The repository that its recipe has for it. Raises RecipeError if its recipe is damaged."""
-        return self.recipe.repo_of(quantized=self.edition is Edition.GGUF)
+        return repo_of(self.recipe, self.edition)
 
     @cached_property
     def lock(self) -> Lock:
@@ -181,7 +191,7 @@ class Release:
             results: The folder for results.
         """
         with damaged(f"{RECIPE} or {LOCK}"):
-            return make(self.recipe, self.lock, recipe, results).of(self.edition)
+            return make(self.recipe, self.lock, recipe, results, self.edition)
 
     @cached_property
     def claims(self) -> tuple[str, ...]:

@@ -75,6 +75,12 @@ def _moe(plan: Plan, part: Part, _: Machine) -> None:
     moe(plan, part)
 
 
+def _compress(plan: Plan, part: Part, _: Machine) -> None:
+    from herdbook.steps.compress.step import compress
+
+    compress(plan, part)
+
+
 def _search(plan: Plan, search: Search, machine: Machine) -> None:
     from herdbook.steps.laser.search import search as step
 
@@ -170,6 +176,7 @@ STEPS: dict[str, Step] = {
     "adapter": _adapter,
     "merge": _merge,
     "moe": _moe,
+    "compress": _compress,
     "search": _search,
     "files": _files,
     "assemble": _assemble,

@@ -1,6 +1,6 @@
 """The files of Herdbook that are not Python: the workflow, its profiles, a repository to start from.
 
-Also the requirement with which pip installs the same Herdbook in another environment.
+Also the project's address, and the requirement with which pip installs the same Herdbook in another environment.
 """
 
 from __future__ import annotations
@@ -15,14 +15,10 @@ from herdbook.errors import StepError
 
 SNAKEFILE = "Snakefile"
 LOCK = "requirements.lock"
+ENVIRONMENTS = "envs"
 TEMPLATES = "templates"
 CARD_TEMPLATE = "card.md.j2"
-PAGES = (
-    "homepage",
-    "documentation",
-    "repository",
-    "source",
-)  # labels of project.urls, the first that there is
+SCHEME_CARD_TEMPLATE = "scheme.md.j2"  # of one with the model in a format for GPU servers
 GGUF_CARD_TEMPLATE = "gguf.md.j2"  # of a repository with quantized files alone
 
 
@@ -58,13 +54,14 @@ def card_templates() -> Path:
     )
 
 
-def project_page() -> str | None:
-    """Return the address of Herdbook's project, from the metadata of the installation; None if that has none."""
-    listed = importlib.metadata.metadata("herdbook").get_all("Project-URL") or []
-    pages = {
-        label.strip().lower(): url.strip() for label, _, url in (entry.partition(",") for entry in listed)
-    }
-    return next((pages[label] for label in PAGES if label in pages), None)
+def homepage() -> str | None:
+    """Return the project's public address, ``Homepage`` in ``project.urls`` of pyproject.toml; None as long as there is none."""
+    try:
+        urls = importlib.metadata.metadata("herdbook").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    named = dict(url.split(", ", 1) for url in urls)
+    return named.get("Homepage")
 
 
 def requirement() -> str:

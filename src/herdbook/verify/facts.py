@@ -35,7 +35,7 @@ from herdbook.layout import (
     SUMS,
     WEIGHTS_INDEX,
 )
-from herdbook.recipe import Adapter, Hub, HubFile, Laser, Merge, Moe, Pypi, is_file
+from herdbook.recipe import Adapter, Hub, HubFile, Laser, Merge, Moe, Pypi, is_file, search_of
 from herdbook.recipe.evaluate import AskedSuite
 from herdbook.recipe.tokenizer import Tokenizer
 from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
@@ -81,6 +81,10 @@ def _spreads(recipe: Recipe) -> bool:
     return any(rule.spreads is not None for model in lasered for rule in model.ranks)
 
 
+def _tunes(recipe: Recipe) -> bool:
+    return any(map(search_of, recipe.models.values()))
+
+
 def _texts(recipe: Recipe) -> bool:
     return bool(recipe.evaluate or recipe.calibration)
 
@@ -95,7 +99,7 @@ def _resolves(recipe: Recipe) -> bool:
 
 
 def _quantizes(recipe: Recipe) -> bool:
-    return bool(recipe.quantize)
+    return bool(recipe.gguf)
 
 
 def _draws(recipe: Recipe) -> bool:
@@ -289,6 +293,30 @@ FACTS = (
         _fetches,
     ),
     Fact("tasks and snapshots of leaderboards", f"{INPUTS}/*", (), "the lock", "claims", _texts),
+    Fact(
+        "for which search, models and tasks the found numbers hold",
+        LOCK,
+        ("tuned.*.result.key",),
+        "recipe and lock",
+        "claims",
+        _tunes,
+    ),
+    Fact(
+        "the trials of searches, and which of them won",
+        LOCK,
+        ("tuned.*.result.trials.*.point", "tuned.*.result.kept"),
+        "the search's seed, and the scores of its trials",
+        "recomputed",
+        _tunes,
+    ),
+    Fact(
+        "scores and gains of searches, and the tasks that they were measured on",
+        LOCK,
+        ("tuned",),
+        "the builder; `herdbook tune` measures them again",
+        ASSERTED,
+        _tunes,
+    ),
     # -- the model
     Fact("configuration and index", CONFIG, (), "recipe and lock", "claims"),
     Fact("configuration and index", WEIGHTS_INDEX, (), "recipe and lock", "claims"),
@@ -302,7 +330,7 @@ FACTS = (
     Fact(
         "computed tensors",
         WEIGHTS,
-        ("laser", "adapter", "merge", "alter", "cast", "router"),
+        ("laser", "adapter", "merge", "alter", "cast", "router", "compress"),
         f"{RERUN}; all routers",
         "recomputed",
         lambda recipe: not all(isinstance(model, Hub) for model in recipe.models.values()),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from herdbook.recipe import Hub, HubFile
     from herdbook.release.finding import Finding
-    from herdbook.release.subject import HubSubject
+    from herdbook.release.hub_subject import HubSubject
 
 MERGED = Check("upstream", "history")
 

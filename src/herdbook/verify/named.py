@@ -9,8 +9,8 @@ from herdbook.lock.identity import lacks
 from herdbook.lock.succession import pin_predecessor
 from herdbook.recipe import Hub
 from herdbook.release.finding import Check
+from herdbook.release.hub_subject import HubSubject
 from herdbook.release.reader import caught
-from herdbook.release.subject import HubSubject
 from herdbook.sources import purl
 from herdbook.verify.differences import difference
 from herdbook.verify.history import check_history

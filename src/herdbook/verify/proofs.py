@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from herdbook.errors import HerdbookError
 from herdbook.layout import SIGNATURE
 from herdbook.plan.edition import Edition
+from herdbook.recipe import of_scheme
 from herdbook.verify.fact import ASSERTED
 from herdbook.verify.facts import AGE, FACTS
 
@@ -36,6 +37,8 @@ def unproven(release: Release, level: str, levels: Sequence[str], options: Optio
         return ()
     if release.edition is Edition.WEIGHTS:
         recipe = recipe.model_copy(update={"quantize": None})
+    if release.edition.scheme:
+        recipe = of_scheme(recipe, release.edition.scheme)
     done = levels[: levels.index(level) + 1]
     open_ = [fact for fact in FACTS if fact.level not in done and fact.concerns(recipe)]
     if options.expect or options.not_before:

@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from herdbook.weights.checkpoint import Span
     from herdbook.weights.digests import Piece
 
-# The bits of a float's exponent, by the dtype codes of safetensors.
-EXPONENTS = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
+# The bits of a float's exponent, by the dtype codes of safetensors. E4M3 has no infinities, and one NaN: all bits but the sign are set.
+EXPONENTS = {
+    "BF16": 0x7F80,
+    "F16": 0x7C00,
+    "F32": 0x7F800000,
+    "F64": 0x7FF0000000000000,
+    "F8_E4M3": 0x7F,
+    "F8_E5M2": 0x7C,
+}
 BLOCK = 1 << 16  # elements that are looked at together: their bits stay in the processor's cache
 
 

@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 
 # What happened to one tensor: it came from a source, was copied from a parent, or was computed.
 Action = Literal[
-    "adapter", "alter", "cast", "copy", "fetch", "laser", "merge", "router", "rows", "stack", "zeros"
+    "adapter",
+    "alter",
+    "cast",
+    "compress",
+    "copy",
+    "fetch",
+    "laser",
+    "merge",
+    "router",
+    "rows",
+    "stack",
+    "zeros",
 ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from herdbook.architectures.mixtures import BY_MODEL_TYPE, expert_of
 from herdbook.architectures.modules import reads_images
@@ -16,7 +16,8 @@ from herdbook.layout import image_file
 from herdbook.plan.card import CARD_CODE, described, shows_spectrum
 from herdbook.plan.edition import Edition
 from herdbook.plan.material import ancestry
-from herdbook.recipe import Expert, Laser, Mixture, Moe
+from herdbook.quantization.schemes import SCHEMES
+from herdbook.recipe import Compress, Expert, Laser, Mixture, Moe
 from herdbook.steps.card import metadata, results
 from herdbook.steps.card.asserted import Asserted, check_claims
 from herdbook.steps.card.changes import Changes, changes_since
@@ -34,6 +35,7 @@ from herdbook.steps.card.results import Column, Measurement, read_json, read_mea
 from herdbook.steps.card.routed import RoutingFacts, read_routing
 from herdbook.steps.card.standing import Standings, standings
 from herdbook.steps.card.suites import SuiteTable, suite_tables
+from herdbook.steps.card.tuned import Tuned, tuned_models
 from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ ACTIONS = (
     "merge",
     "laser",
     "router",
+    "compress",
 )
 
 MOST_CHOICES = 5  # files that are listed unfolded
@@ -107,6 +110,7 @@ class Facts:
     routing: RoutingFacts | None
     lasered: tuple[Lasered, ...]
     effects: tuple[Effect, ...]
+    tuned: tuple[Tuned, ...]
     measurements: tuple[Measurement, ...]
     suites: tuple[SuiteTable, ...]
     columns: tuple[Column, ...]
@@ -199,8 +203,13 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
     check_weights(plan, measurements, digests)
     own = next((m for m in measurements if m.node == plan.released.name and m.method is None), None)
     model = plan.released.recipe
+    if isinstance(model, Compress):  # which has the parameters of the model that was encoded
+        encoded = plan.nodes[model.compress]
+        shapes = {name: list(tensor.shape) for name, (_, tensor) in encoded.tensors.items()}
+    else:
+        shapes = {name: entry["shape"] for name, entry in entries.items()}
     counts = count_parameters(
-        ((name, entry["shape"]) for name, entry in entries.items()),
+        shapes.items(),
         model.moe.experts_per_token if isinstance(model, Moe) else 0,
     )
     lasered = tuple(
@@ -220,11 +229,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
     text = content.decode("utf-8-sig")
     found_sources = tuple(sources(plan, nodes))
     return Facts(
-        front_matter=metadata.render(
-            metadata.build_quantized(plan, nodes)
-            if plan.edition is Edition.GGUF
-            else metadata.build(plan.recipe, nodes, own)
-        ),
+        front_matter=metadata.render(_front_matter(plan, nodes, own)),
         image=image_file(plan.lock.image.name) if plan.lock.image else None,
         recipe=plan.recipe,
         recipe_text=text,
@@ -237,6 +242,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         routing=read_routing(plan),
         lasered=lasered,
         effects=effects(lasered, measurements, comparisons),
+        tuned=tuned_models(plan, nodes),
         measurements=measurements,
         suites=suite_tables(plan, measurements),
         columns=columns,
@@ -260,6 +266,14 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         spectrum=_spectrum(nodes, records),
         versions=_versions(plan, nodes, measurements),
     )
+
+
+def _front_matter(plan: Plan, nodes: tuple[Node, ...], own: Measurement | None) -> dict[str, Any]:
+    if plan.edition.scheme:
+        return metadata.build_encoded(plan, nodes, SCHEMES[plan.edition.scheme])
+    if plan.edition is Edition.GGUF:
+        return metadata.build_quantized(plan, nodes)
+    return metadata.build(plan.recipe, nodes, own)
 
 
 def _entries(plan: Plan, node: Node) -> dict[str, TensorEntry]:

@@ -10,6 +10,7 @@ from herdbook import yamlio
 from herdbook.architectures.modules import reads_images
 from herdbook.errors import StepError
 from herdbook.escape import Markdown, one_line
+from herdbook.quantization.schemes import METHOD
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
 from herdbook.steps.card.front_matter import check
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from herdbook.plan import Node, Plan
+    from herdbook.quantization.schemes import Scheme
     from herdbook.recipe import Recipe, Section
     from herdbook.steps.card.results import Measurement
 
@@ -87,6 +89,24 @@ def build_quantized(plan: Plan, nodes: tuple[Node, ...]) -> dict[str, Any]:
         "quantized_by": (plan.repo or "").partition("/")[0],
         "tags": list(dict.fromkeys([*kinds, "herdbook", *plan.recipe.card.hub.tags])),
     }
+
+
+def build_encoded(plan: Plan, nodes: tuple[Node, ...], scheme: Scheme) -> dict[str, Any]:
+    """Return the front matter of a repository with the model in a format for GPU servers.
+
+    Args:
+        plan: The plan of that release.
+        nodes: The released model and its ancestors, in the recipe's order.
+        scheme: The format.
+    """
+    data = build(plan.recipe, nodes, None)
+    data.pop("new_version", None)
+    if repo := plan.recipe.release.repo:
+        data |= {"base_model": repo, "base_model_relation": "quantized"}
+    if plan.repo:
+        data["quantized_by"] = plan.repo.partition("/")[0]
+    kinds = [METHOD, scheme.ending.lower()]
+    return data | {"tags": list(dict.fromkeys([*kinds, "herdbook", *plan.recipe.card.hub.tags]))}
 
 
 def _hub_id(model: Section) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.humanize import plural
 from herdbook.plan.material import materials
-from herdbook.recipe import Adapter, Laser, Merge, Moe
+from herdbook.recipe import Adapter, Compress, Laser, Merge, Moe
 from herdbook.sources import purl
 from herdbook.steps.card.files import FileFacts
 from herdbook.steps.card.lasered import rule_words
@@ -83,6 +83,8 @@ def note(node: Node) -> str:
             return f"LASER, {rule_words(model)}"
         case Adapter():
             return "LoRA adapter folded in"
+        case Compress() as model:
+            return f"{model.scheme}, compressed-tensors"
         case Merge() as model:
             return f"{model.merge.method}, {plural(len(dict.fromkeys(model.merge.inputs)), 'model')}"
         case Moe() as model:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jinja2 import TemplateError, TemplateNotFound
 
 from herdbook import humanize
+from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.comparison.verdict import too_few
 from herdbook.errors import StepError
 from herdbook.escape import (
@@ -30,7 +31,13 @@ from herdbook.sources.card_template import problem
 from herdbook.steps.card import results
 from herdbook.steps.card.choices import TOLERATED
 from herdbook.steps.card.counts import CONTEXT_TOKENS
-from herdbook.tools.installed import CARD_TEMPLATE, GGUF_CARD_TEMPLATE, card_templates, project_page
+from herdbook.tools.installed import (
+    CARD_TEMPLATE,
+    GGUF_CARD_TEMPLATE,
+    SCHEME_CARD_TEMPLATE,
+    card_templates,
+    homepage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +46,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from herdbook.plan import Plan
+    from herdbook.quantization.schemes import Scheme
     from herdbook.steps.card.context import Facts
 
 
@@ -129,10 +137,26 @@ def render_quantized(facts: Facts, plan: Plan) -> str:
         "weights_page": f"{HUB_PAGES}/{facts.recipe.release.repo}",
         "imatrix": plan.imatrix.file if plan.imatrix else None,
     }
+    return _rendered(GGUF_CARD_TEMPLATE, known)
+
+
+def render_encoded(facts: Facts, plan: Plan, scheme: Scheme) -> str:
+    """Return the text of the card of a repository with the model in a format for GPU servers. Raises as ``render_text``."""
+    known = _known(facts) | {
+        "title": plan.title,
+        "repo": Markdown(plan.repo or "path/to/this/folder"),
+        "weights_page": f"{HUB_PAGES}/{facts.recipe.release.repo}",
+        "scheme": scheme,
+        "is_mixture": plan.released.config.get("model_type") in BY_MODEL_TYPE,
+    }
+    return _rendered(SCHEME_CARD_TEMPLATE, known)
+
+
+def _rendered(template: str, known: Mapping[str, object]) -> str:
     try:
-        text = environment(card_templates().resolve()).get_template(GGUF_CARD_TEMPLATE).render(known)
+        text = environment(card_templates().resolve()).get_template(template).render(known)
     except (TemplateError, TypeError, ValueError) as error:
-        raise StepError(f"card: {GGUF_CARD_TEMPLATE}: {error}") from error
+        raise StepError(f"card: {template}: {error}") from error
     return text.rstrip("\n") + "\n"
 
 
@@ -147,9 +171,13 @@ def _known(facts: Facts) -> dict[str, object]:
         "too_few": too_few([row.comparison for row in facts.comparisons]),
         "context_tokens": CONTEXT_TOKENS,
         "tolerated": TOLERATED,
-        "herdbook_page": project_page(),
+        "herdbook_page": homepage(),
         # the recipe allows nothing to be escaped
         "where": Markdown(facts.recipe.release.repo or "path/to/this/folder"),
+        "scheme_repos": [
+            (scheme, repo, f"{HUB_PAGES}/{repo}")
+            for scheme, repo in facts.recipe.publish.scheme_repos.items()
+        ],
         "gguf_repo": facts.recipe.publish.gguf_repo,
         "gguf_page": f"{HUB_PAGES}/{facts.recipe.publish.gguf_repo}",
         "lineage": LINEAGE_FIGURE,

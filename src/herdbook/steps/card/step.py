@@ -31,14 +31,15 @@ from herdbook.layout import (
 from herdbook.plan.comparison import compared
 from herdbook.plan.edition import Edition
 from herdbook.plan.material import ancestry
-from herdbook.recipe import Adapter, Laser, Merge, Moe
+from herdbook.quantization.schemes import SCHEMES
+from herdbook.recipe import Adapter, Compress, Laser, Merge, Moe
 from herdbook.recipe.rank import rank_rule
 from herdbook.steps.card import results
 from herdbook.steps.card.benchmarks import benchmark_texts
 from herdbook.steps.card.context import Facts, gather
 from herdbook.steps.card.notice import license_texts, notice
 from herdbook.steps.card.origins import note
-from herdbook.steps.card.rendering import own_templates, render_quantized, render_text
+from herdbook.steps.card.rendering import own_templates, render_encoded, render_quantized, render_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,14 +73,19 @@ def card_texts(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> dict[
     """Return the files of a card as text, by name. Raises as ``render_card`` does."""
     facts = gather(plan, taken)
     alone = plan.edition is Edition.GGUF
-    texts = {CARD: render_quantized(facts, plan) if alone else render_text(facts, own=own_templates(plan))}
+    if plan.edition.scheme:
+        texts = {CARD: render_encoded(facts, plan, SCHEMES[plan.edition.scheme])}
+    else:
+        texts = {
+            CARD: render_quantized(facts, plan) if alone else render_text(facts, own=own_templates(plan))
+        }
     texts[NOTICE] = notice(
         plan.recipe.release, facts.licensed, {source.node: source for source in facts.sources}
     )
     texts |= license_texts(facts.licensed)
     if compared(plan):
         texts[COMPARISONS] = dump_json(as_json(item.comparison for item in facts.comparisons))
-    if alone:
+    if alone or plan.edition.scheme:
         return texts
     texts[LINEAGE_FIGURE] = _lineage(plan, facts)
     if plan.evaluations:
@@ -158,6 +164,8 @@ def _role(node: Node, parent: str) -> str:
             return "LASER"
         case Adapter():
             return "adapter"
+        case Compress():
+            return "encoded"
         case Merge() as model:
             base = getattr(model.merge, "base", None) == parent
             return "base" if base else "merged" if parent in model.merge.inputs else "tokenizer"

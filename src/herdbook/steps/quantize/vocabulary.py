@@ -35,7 +35,7 @@ def check_vocabulary(plan: Plan) -> str | None:
         RecipeError: If the converter does not read the tokenizer, or llama.cpp would not load the GGUF.
         SourceError: If the tokenizer's files are unavailable.
     """
-    if plan.recipe.quantize is None:
+    if plan.recipe.gguf is None:
         return None
     name, origin = plan.released.name, files_origin(plan, plan.released)
     unchecked = f"quantize: whether llama.cpp's converter reads the tokenizer of {origin.name!r} is not known"

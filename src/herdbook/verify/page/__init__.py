@@ -18,7 +18,6 @@ from herdbook import __version__
 from herdbook.errors import HerdbookError
 from herdbook.humanize import duration, size
 from herdbook.layout import CARD, FIGURES, LINEAGE_FIGURE, SUMS
-from herdbook.plan.edition import Edition
 from herdbook.release.finding import Outcome
 from herdbook.verify.page import measured, tracing
 from herdbook.verify.page.built import built
@@ -68,10 +67,7 @@ def as_page(
         outcome=str(outcome(results)),
         digest=release.digest if release else None,
         levels=[_level(result) for result in results],
-        repo=sections.read(
-            lambda opened: opened.recipe.repo_of(quantized=opened.edition is Edition.GGUF), None
-        )
-        or "FOLDER",
+        repo=sections.read(lambda opened: opened.repo, None) or "FOLDER",
         graph=sections.read(tracing.graph, None),
         models=sections.read(tracing.models, []),
         sources=sections.read(tracing.sources, []),

@@ -53,14 +53,14 @@ def bound(reduced: Iterable[Mapping[str, Any]], dtype: str) -> float:
 
     Args:
         reduced: The entry of each reduction in the record that was written here.
-        dtype: The tensor's dtype.
+        dtype: The tensor's dtype; for one that is not in ``EPSILON``, whose numbers are codes, any distance above zero.
     """
     total = 0.0
     for entry in reduced:
         if entry["action"] == "laser":  # a search may also leave a matrix as it is
             tolerance = entry.get("tolerance")
             total += tolerance if isinstance(tolerance, int | float) else math.inf
-    return total + 4 * math.sqrt(total * EPSILON[dtype]) if total else 0.0
+    return total + 4 * math.sqrt(total * EPSILON.get(dtype, 0.0)) if total else 0.0
 
 
 def distance(plan: Plan, release: Release, origin: Origin, slice_: LineageSlice) -> float:

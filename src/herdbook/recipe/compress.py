@@ -1,0 +1,67 @@
+"""A model in a format for GPU servers. No recipe has such a model itself: ``quantize.schemes`` stands for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from herdbook.quantization.schemes import SCHEMES, SchemeName
+from herdbook.recipe.section import Section
+
+if TYPE_CHECKING:
+    from herdbook.recipe.whole import Recipe
+
+
+class Compress(Section):
+    """A model whose linear layers are encoded by a scheme of compressed-tensors."""
+
+    compress: str
+    scheme: SchemeName
+
+
+def compressed_name(model: str, scheme: SchemeName) -> str:
+    """Return the name of a model in a format for GPU servers, which no model of a recipe can have, since theirs are in lower case."""
+    return f"{model}-{SCHEMES[scheme].ending}"
+
+
+def with_compressed(recipe: Recipe) -> Recipe:
+    """Return a recipe with the models for which its ``quantize.schemes`` stands."""
+    model = recipe.release.model
+    added = {
+        compressed_name(model, scheme): Compress(compress=model, scheme=scheme) for scheme in recipe.schemes
+    }
+    return recipe.model_copy(update={"models": {**recipe.models, **added}}) if added else recipe
+
+
+def without_compressed(recipe: Recipe) -> Recipe:
+    """Return the recipe as it was written."""
+    models = {name: model for name, model in recipe.models.items() if not isinstance(model, Compress)}
+    return recipe.model_copy(update={"models": models}) if len(models) < len(recipe.models) else recipe
+
+
+def of_scheme(recipe: Recipe, scheme: SchemeName) -> Recipe:
+    """Return the recipe of the release that has the model in a format for GPU servers, and nothing that was measured.
+
+    Args:
+        recipe: The recipe, as it was written.
+        scheme: The scheme.
+    """
+    name = compressed_name(recipe.release.model, scheme)
+    release = recipe.release.model_copy(
+        update={
+            "model": name,
+            "name": f"{recipe.release.name}-{SCHEMES[scheme].ending}",
+        }
+    )
+    added = Compress(compress=recipe.release.model, scheme=scheme)
+    left_out = dict.fromkeys(("evaluate", "quantize", "routing"))
+    return recipe.model_copy(
+        update={
+            "models": {**recipe.models, name: added},
+            "release": release,
+            **left_out,
+            "marks": [],
+            "benchmarks": [],
+            "leaderboards": {},
+            "claims": [],
+        }
+    )

@@ -1,0 +1,1 @@
+"""Matrices of linear layers in the formats of GPU servers."""

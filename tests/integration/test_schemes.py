@@ -1,0 +1,183 @@
+"""Formats for GPU servers: a build makes a release of each, published and verified beside the one of full width."""
+
+import io
+import json
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
+
+import pytest
+import torch
+import yaml
+from pytest_local_hub import LocalHub, client
+from safetensors.torch import load_file
+
+from herdbook.cli.main import main
+from herdbook.files import dump_json
+from herdbook.layout import CONFIG, RECORDS, SUMS
+from herdbook.plan.edition import Edition
+from herdbook.quantization.schemes import KEY, SCHEMES
+from herdbook.release.finding import Outcome
+from herdbook.release.sums import parse_sums
+from herdbook.steps.card.step import render_card
+from herdbook.steps.compress.encode import encode
+from herdbook.weights.checkpoint import digest_shard
+from support import lies, tiny
+from support.publishing import at
+from support.verification import findings, status
+
+SIZES = {"head_dim": 32, "hidden": 128, "intermediate": 128}
+MODELS = {
+    "base": {"hub": "herd/base"},
+    "tuned": {"hub": "herd/tuned"},
+    "mix": {
+        "moe": {
+            "base": "base",
+            "experts": [{"model": "base", "prompts": ["w1"]}, {"model": "tuned", "prompts": ["w2"]}],
+        }
+    },
+}
+SECTIONS = {
+    "release": {"repo": "keeper/Tiny"},
+    "quantize": {"schemes": ["FP8_DYNAMIC", "W4A16"]},
+    "publish": {
+        "tag": "v1",
+        "scheme_repos": {"FP8_DYNAMIC": "keeper/Tiny-FP8", "W4A16": "keeper/Tiny-W4A16"},
+    },
+    "shard_size": "400KB",
+}
+EXPERT = "model.layers.1.block_sparse_moe.experts.1.w2"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The plan of a build with all releases, and the Hub of its sources."""
+    root = tmp_path_factory.mktemp("schemes")
+    with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:
+        client.use(hub, root / "home", patch, hub.token)
+        for seed, name in enumerate(("base", "tuned")):
+            folder = tiny.write_model(root / name, seed=seed, **SIZES)
+            files = {path.name: path.read_bytes() for path in folder.iterdir()}
+            hub.add_repo(f"herd/{name}", files, license="apache-2.0")
+        plan = tiny.build(tiny.write_recipe(root / "r.yaml", MODELS, **SECTIONS), root / "results")
+        for one in plan.editions:
+            render_card(one, one.layout.card_folder)
+            tiny.release(one, lies.KEY)
+        yield plan, hub
+
+
+def weights(folder):
+    """All tensors of a folder."""
+    return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+
+
+def same(one, other):
+    """Whether two tensors have the same dtype, shape and bits."""
+    bits = [tensor.contiguous().view(torch.uint8) for tensor in (one, other)]
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(*bits)
+
+
+def test_each_release_is_what_follows_from_the_one_of_full_width(made):
+    main_plan, *others = made[0].editions
+    assert [one.title for one in made[0].editions] == ["Tiny", "Tiny-FP8", "Tiny-W4A16"]
+    full = weights(main_plan.layout.release_folder)
+    for one in others:
+        scheme = SCHEMES[one.edition.scheme]
+        folder = one.layout.release_folder
+        found, expected = weights(folder), {}
+        for name, tensor in full.items():
+            if ".layers." in name and tensor.dim() == 2 and not name.endswith("block_sparse_moe.gate.weight"):
+                stored = encode(tensor, scheme)
+                expected |= {f"{name.removesuffix('weight')}{part}": made for part, made in stored.items()}
+            else:
+                expected[name] = tensor
+        assert found.keys() == expected.keys()
+        assert [name for name, tensor in expected.items() if not same(found[name], tensor)] == []
+        config = json.loads((folder / CONFIG).read_text())
+        settings = config.pop(KEY)
+        assert config == json.loads((main_plan.layout.release_folder / CONFIG).read_text())
+        gates = [f"model.layers.{layer}.block_sparse_moe.gate" for layer in range(2)]
+        assert settings["ignore"] == [*gates, "lm_head"]
+
+
+def test_every_level_passes(made):
+    for one in made[0].editions:
+        found = findings(one.layout.release_folder, "rebuild", sample_bytes=None)
+        assert status(found) == 0, [each for each in found if each.outcome is not Outcome.PASSED]
+    assert {each.check for each in found} >= {"loads whole", "lineage", "equal", "made"}
+
+
+def test_the_release_of_full_width_is_the_same_without_other_formats(made):
+    """What belongs to another release is in none of its files but the recipe, and those that name its digest."""
+    plan = made[0].editions[0]
+    names = set(parse_sums((plan.layout.release_folder / SUMS).read_text(), SUMS))
+    assert not [name for name in names if "FP8" in name or "W4A16" in name]
+    assert not [node for node in plan.nodes if "FP8" in node]
+    claims = (plan.layout.release_folder / "claims.jsonl").read_text()
+    assert "herdbook.steps.compress" not in claims
+
+
+def test_its_card_leads_to_the_weights(made):
+    main_plan, fp8, _ = made[0].editions
+    card = (fp8.layout.release_folder / "README.md").read_text()
+    data = yaml.safe_load(card.split("---\n")[1])
+    assert data["base_model"] == "keeper/Tiny"
+    assert data["base_model_relation"] == "quantized"
+    assert data["quantized_by"] == "keeper"
+    assert data["tags"] == ["compressed-tensors", "fp8", "herdbook"]
+    assert "vllm serve keeper/Tiny-FP8" in card
+    assert "FP8_DYNAMIC" in card
+    other = (main_plan.layout.release_folder / "README.md").read_text()
+    assert "[keeper/Tiny-FP8](<https://huggingface.co/keeper/Tiny-FP8>)" in other
+
+
+def test_all_are_published(made):
+    plan, hub = made
+    words = ["publish", "--recipe", str(plan.recipe_path), "--results", str(plan.layout.root)]
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
+        code = main(words)
+    assert code == 0, output.getvalue()
+    for one in plan.editions:
+        held = at(hub, "v1", one.repo)
+        assert held.keys() - {".gitattributes"} == {
+            path.relative_to(one.layout.release_folder).as_posix()
+            for path in one.layout.release_folder.rglob("*")
+            if path.is_file()
+        }
+    assert status(findings("keeper/Tiny-FP8", "recomputed", sample_bytes=None)) == 0
+
+
+@pytest.mark.parametrize("part", ["weight", "weight_scale"])
+def test_an_altered_number_is_found_although_all_else_follows_from_it(made, tmp_path, part):
+    plan = made[0].of(Edition.FP8_DYNAMIC)
+    folder = shutil.copytree(plan.layout.release_folder, tmp_path / "copy")
+    holder, _ = plan.released.tensors[f"{EXPERT}.{part}"]
+    file = folder / plan.released.shard_names[plan.released.parts.index(holder)]
+    record = folder / f"{RECORDS}/{holder.id}.json"
+    with lies.told(folder):
+        start = 8 + int.from_bytes(file.read_bytes()[:8], "little")
+        header = json.loads(file.read_bytes()[8:start])
+        content = bytearray(file.read_bytes())
+        content[start + header[f"{EXPERT}.{part}"]["data_offsets"][0]] ^= 1
+        file.unlink()
+        file.write_bytes(content)
+        found = json.loads(record.read_text())
+        found["file"]["sha256"], entries = digest_shard(file)
+        for name, entry in entries.items():
+            found["tensors"][name]["sha256"] = entry["sha256"]
+        record.write_text(dump_json(found))
+    assert status(findings(folder)) == 0
+    wrong = [
+        one for one in findings(folder, "recomputed", sample_bytes=None) if one.outcome is Outcome.FAILED
+    ]
+    assert {one.tensor for one in wrong if one.check == "made"} == {f"{EXPERT}.{part}"}
+
+
+def test_a_release_in_the_place_of_another_is_found(made, tmp_path):
+    """The format that a configuration describes decides what a release is compared with, and nothing else."""
+    fp8, w4a16 = made[0].of(Edition.FP8_DYNAMIC), made[0].of(Edition.W4A16)
+    folder = shutil.copytree(fp8.layout.release_folder, tmp_path / "copy")
+    shutil.copyfile(w4a16.layout.release_folder / CONFIG, folder / CONFIG)
+    lies.write_sums(folder)
+    found = {one.check for one in findings(folder) if one.outcome is Outcome.FAILED}
+    assert found
