@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.form import is_known
@@ -12,7 +13,7 @@ from herdbook.plan.model import Origin, Tensor
 from herdbook.plan.operation import CompressTensors, TakeOver
 from herdbook.plan.part import plan_part
 from herdbook.plan.sharding import cut
-from herdbook.quantization.schemes import KEY, SCHEMES
+from herdbook.quantization.schemes import KEY, PACKED, PACKED_BITS, SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,28 @@ def plan_compressed(
         parts.append(plan_part(name, str(number), made, run, code))
     config = parent.config | {KEY: scheme.settings(kept(parent.tensors))}
     return tuple(parts), config
+
+
+def widths(node: Node, scheme: Scheme) -> dict[str, Any]:
+    """Return the bits per weight of an encoded model, and how many weights are encoded or of which dtype, as its loss states them.
+
+    Args:
+        node: The encoded model.
+        scheme: The format.
+    """
+    types: Counter[str] = Counter()
+    for name, (_, tensor) in node.tensors.items():
+        last = name.rpartition(".")[2]
+        if tensor.action != "compress":
+            types[tensor.dtype] += tensor.elements
+        elif last == PACKED:
+            types[scheme.name] += tensor.elements * PACKED_BITS // scheme.bits
+        elif last == "weight":
+            types[scheme.name] += tensor.elements
+    return {
+        "bits_per_weight": round(8 * node.size_bytes / types.total(), 3),
+        "types": dict(sorted(types.items())),
+    }
 
 
 def _tensors(parent: Node, scheme: Scheme) -> Iterator[Tensor]:

@@ -30,7 +30,7 @@ from herdbook.plan.routing import RoutingReport, plan_report
 from herdbook.plan.tokenizer_model import readers
 from herdbook.plan.tokens import check_tokens
 from herdbook.plan.usable import check_usable
-from herdbook.recipe import Merge, Moe, Passthrough
+from herdbook.recipe import Compress, Merge, Moe, Passthrough
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,14 +193,21 @@ class Plan:
     @cached_property
     def reference(self) -> Reference | None:
         """What the losses of quantized files are measured against; None if none is measured."""
-        if self.edition is Edition.WEIGHTS:
+        loss = self.recipe.quantize.loss if self.recipe.quantize else None
+        of_none = self.edition is Edition.MAIN and not (self.recipe.gguf or (loss and loss.others))
+        if self.edition is Edition.WEIGHTS or of_none:
             return None
-        return plan_reference(self.recipe, self.lock, self.released)
+        own = self.released.recipe
+        full = self.nodes[own.compress] if isinstance(own, Compress) else self.released
+        return plan_reference(self.recipe, self.lock, full)
 
     @cached_property
     def losses(self) -> tuple[FileLoss, ...]:
         """The losses of quantized files: ours in the recipe's order, then those of other publishers."""
-        return plan_losses(self.recipe, self.lock, self.reference, self.quantized)
+        encoded = {
+            node.recipe.scheme: node for node in self.nodes.values() if isinstance(node.recipe, Compress)
+        }
+        return plan_losses(self.recipe, self.lock, self.reference, self.quantized, encoded)
 
 
 def make(
