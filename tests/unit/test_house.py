@@ -33,6 +33,7 @@ LAYERS = (
         "progress",
         "quantization",
         "settings",
+        "traffic",
         "yamlio",
     ),
     ("figures", "journal", "recipe", "sources", "tools", "weights"),

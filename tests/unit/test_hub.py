@@ -14,6 +14,7 @@ from herdbook import hub as reader
 from herdbook.errors import DigestMismatchError, SourceError, WrongAnswerError
 from herdbook.files import git_blob_id
 from herdbook.hub import RemoteFile, repository, transport
+from herdbook.weights.checkpoint import FIRST_BYTES
 
 REPO = "herd/daisy"
 CONFIG = b'{"architectures": ["MistralForCausalLM"]}'
@@ -189,10 +190,10 @@ def test_a_long_header_takes_a_second_range(hub):
     many = safetensors({f"layer.{i:05}.weight": ("F32", [16], 64) for i in range(5000)})
     commit = hub.commit(REPO, {"many.safetensors": many})
     length = int.from_bytes(many[:8], "little")
-    assert length > reader.FIRST_BYTES
+    assert length > FIRST_BYTES
     assert len(reader.tensor_headers(REPO, commit, "many.safetensors")) == 5000
     ranges = [request.range for request in content_requests(hub)]
-    assert ranges == [f"bytes=0-{reader.FIRST_BYTES - 1}", f"bytes={reader.FIRST_BYTES}-{8 + length - 1}"]
+    assert ranges == [f"bytes=0-{FIRST_BYTES - 1}", f"bytes={FIRST_BYTES}-{8 + length - 1}"]
     assert sum(request.bytes_sent for request in content_requests(hub)) == 8 + length
 
 

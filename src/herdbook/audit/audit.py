@@ -23,6 +23,7 @@ from herdbook.audit.weights import WeightsComparison
 from herdbook.errors import GoneError, HerdbookError, UnverifiedError
 from herdbook.release.finding import Check, Outcome
 from herdbook.release.subject import FolderSubject, open_subject
+from herdbook.traffic import TRAFFIC
 from herdbook.verify.levels import LevelResult, guarded
 from herdbook.verify.report import LABEL_WIDTH, LABELS
 
@@ -71,7 +72,7 @@ class Audit:
         Args:
             report: Called with each finding as soon as it is known; unproven statements come last.
         """
-        started, before = time.monotonic(), hub.TRAFFIC.received_bytes
+        started, before = time.monotonic(), TRAFFIC.received_bytes
         findings, unproven = [], []
         for finding in guarded(ABOUT, self.name, self._check):
             if finding.check == UNPROVEN.name:
@@ -82,7 +83,7 @@ class Audit:
         for finding in unproven:
             report(finding)
         read_bytes = sum(subject.read_bytes for subject in self.opened if isinstance(subject, FolderSubject))
-        read_bytes += hub.TRAFFIC.received_bytes - before
+        read_bytes += TRAFFIC.received_bytes - before
         return LevelResult(ABOUT, (*findings, *unproven), read_bytes, time.monotonic() - started)
 
     def _open(self, subject: Subject) -> Subject:

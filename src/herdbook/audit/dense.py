@@ -193,12 +193,15 @@ class DenseComparison:
     def _block(self, name: str, block: Block) -> tuple[torch.Tensor, Computed]:
         piece = self.merge.pieces[name]
         start, stop = block.start // piece.item_bytes, block.stop // piece.item_bytes
-        return self._found(piece, name, start, stop), self.recomputation.of(name, start, stop)
+        computed = self.recomputation.of(name, start, stop)
+        return self._found(piece, name, start, stop), computed
 
     def _whole(self, name: str) -> tuple[torch.Tensor, Computed]:
         piece = self.merge.pieces[name]
-        found = self._found(piece, name, 0, piece.size_bytes // piece.item_bytes).reshape(piece.shape)
-        return found, self.recomputation.of(name)
+        computed = self.recomputation.of(name)  # first, since it takes much memory meanwhile
+        return self._found(piece, name, 0, piece.size_bytes // piece.item_bytes).reshape(
+            piece.shape
+        ), computed
 
     def _found(self, piece: TensorSlice, name: str, start: int, stop: int) -> torch.Tensor:
         from herdbook.weights.tensors import from_bytes

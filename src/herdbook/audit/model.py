@@ -13,7 +13,8 @@ from herdbook.audit.configuration import MAX_EXPERTS, MAX_LAYERS
 from herdbook.errors import SourceError, UnverifiedError, VerificationError
 from herdbook.importing.references import HUB
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
-from herdbook.release.subject import FolderSubject, HubSubject
+from herdbook.release.hub_subject import HubSubject
+from herdbook.release.subject import FolderSubject
 from herdbook.weights.dtypes import ITEM_BYTES
 
 if TYPE_CHECKING:

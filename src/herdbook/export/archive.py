@@ -16,9 +16,9 @@ from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS, is_large
 from herdbook.plan.code import as_recorded
 from herdbook.plan.edition import Edition
 from herdbook.publish.claims import publications
+from herdbook.release.hub_subject import HubSubject
 from herdbook.release.places import unlisted
 from herdbook.release.reader import Release, damaged
-from herdbook.release.subject import HubSubject
 from herdbook.sources import purl
 from herdbook.verify.claims import recorded
 

@@ -6,13 +6,11 @@ second time.
 """
 
 from herdbook.hub.content import (
-    FIRST_BYTES,
     RANGE_BYTES,
     TensorHeader,
     cached,
     download,
     is_in_cache,
-    parse_untrusted_header,
     read_file,
     read_tensor,
     stream_tensor,
@@ -42,18 +40,16 @@ from herdbook.hub.repository import (
     weights_of,
 )
 from herdbook.hub.snapshot import file_of_data_set, matches, read_of_data_set, read_url
-from herdbook.hub.transport import TRAFFIC, client, read_range
+from herdbook.hub.transport import client, read_range
 from herdbook.hub.trusted import RESOURCE, resource
 
 __all__ = [
     "FAILURES",
-    "FIRST_BYTES",
     "MAX_WAIT_S",
     "PICKLE_SUFFIXES",
     "PROPOSAL",
     "RANGE_BYTES",
     "RESOURCE",
-    "TRAFFIC",
     "WAITS_S",
     "Refs",
     "RemoteFile",
@@ -70,7 +66,6 @@ __all__ = [
     "is_wanted",
     "leads_to",
     "matches",
-    "parse_untrusted_header",
     "persist",
     "read_file",
     "read_of_data_set",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import copy_context
-from threading import Lock, Thread
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from huggingface_hub import HfApi, constants, get_session, get_token, hf_raise_for_status
@@ -13,6 +13,7 @@ from huggingface_hub.utils import build_hf_headers, httpx  # type: ignore[attr-d
 from herdbook import __version__, limits
 from herdbook.errors import SourceError
 from herdbook.hub.trusted import conceal_identity
+from herdbook.traffic import TRAFFIC
 from herdbook.visible import conceal
 
 if TYPE_CHECKING:
@@ -37,28 +38,6 @@ class ContradictionError(ValueError):
 
 class EchoError(ContradictionError):
     """An answer contains the token of the request. It is not requested a second time, since the token would be sent again."""
-
-
-class Traffic:
-    """What this process has received from the Hub, except for the files that ``download`` wrote to the cache.
-
-    Attributes:
-        received_bytes: Bytes of answers' bodies.
-        requests: Number of requests; one that is redirected to another host counts once.
-    """
-
-    def __init__(self) -> None:
-        self.received_bytes = self.requests = 0
-        self._lock = Lock()
-
-    def count(self, received_bytes: int, requests: int = 0) -> None:
-        """Add to the counts."""
-        with self._lock:
-            self.received_bytes += received_bytes
-            self.requests += requests
-
-
-TRAFFIC = Traffic()
 
 
 def token() -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from herdbook import hub, limits
+from herdbook import limits
 from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
@@ -22,6 +22,7 @@ from herdbook.provenance import lineage
 from herdbook.quantization.schemes import scheme_of
 from herdbook.release.subject import FolderSubject, open_source
 from herdbook.release.sums import parse_sums, with_sums
+from herdbook.traffic import TRAFFIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +95,7 @@ class Release:
         if SUMS not in subject.files:
             raise VerificationError(f"{subject.name}: is not a release of Herdbook: it has no {SUMS}")
         self.sources: dict[str, Subject] = {}
-        self._before = hub.TRAFFIC.received_bytes
+        self._before = TRAFFIC.received_bytes
         with damaged(SUMS):
             self.sums = parse_sums(subject.read(SUMS, limits.SUMS_BYTES).decode(), SUMS)
 
@@ -124,7 +125,7 @@ class Release:
         """Bytes read so far from the release and its sources, from disk and from the Hub."""
         subjects = (self.subject, *self.sources.values())
         read = sum(subject.read_bytes for subject in subjects if isinstance(subject, FolderSubject))
-        return read + hub.TRAFFIC.received_bytes - self._before
+        return read + TRAFFIC.received_bytes - self._before
 
     @cached_property
     def recipe(self) -> Recipe:

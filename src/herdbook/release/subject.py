@@ -14,12 +14,11 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
-from herdbook import hub, jsonio, limits, plain
-from herdbook.errors import DigestMismatchError, UnverifiedError, VerificationError
-from herdbook.files import git_blob_id
+from herdbook import jsonio, limits, plain
+from herdbook.errors import UnverifiedError, VerificationError
 from herdbook.sources import purl
 from herdbook.sources.select import check_name
-from herdbook.weights.checkpoint import MAX_HEADER_BYTES
+from herdbook.weights.checkpoint import FIRST_BYTES, MAX_HEADER_BYTES, parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from herdbook.weights.checkpoint import Span
 
 SMALL_BYTES = 64_000_000  # of a file that is read as a whole
-KEPT_BYTES = 256_000_000  # of small files from the Hub that are kept in memory, to download each once
 NEITHER = "is neither a folder nor owner/name or owner/name@revision"
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?", re.ASCII)
 
@@ -99,8 +97,8 @@ class Subject(Protocol):
         """Return the SHA-256 of a file: as the Hub states it, else by reading the file. Raises as ``read``."""
 
 
-class _Reading:
-    """The part of the interface that both kinds share: it only needs ``read_range``."""
+class Reading:
+    """The part of the interface that folders and the Hub share: it only needs ``read_range``."""
 
     name: str
     files: dict[str, FileEntry]
@@ -108,13 +106,13 @@ class _Reading:
     def __init__(self) -> None:
         self.read_bytes = 0
         self.odd: dict[str, str] = {}
-        self._lock = Lock()
+        self.lock = Lock()
         self._headers: dict[str, dict[str, Span]] = {}
         self._header_digests: dict[str, str] = {}
 
     def read(self, name: str, limit: int = SMALL_BYTES) -> bytes:
         """Return a small file, see ``Subject``."""
-        size = self._entry(name).size_bytes
+        size = self.entry(name).size_bytes
         if size > limit:
             raise VerificationError(f"{name}: has {size} bytes, more than any release needs ({limit})")
         return self.read_range(name, 0, size)
@@ -126,7 +124,7 @@ class _Reading:
     def counted_json(self, name: str, limit: limits.Limit) -> tuple[Any, int]:
         """Return a small JSON file and its values, see ``Subject``."""
         try:
-            limit.check_size(self._entry(name).size_bytes)
+            limit.check_size(self.entry(name).size_bytes)
             content = self.read(name)
             return jsonio.load(content, limit), limits.values_of(content)
         except limits.OverLimitError as error:
@@ -137,12 +135,12 @@ class _Reading:
     def header(self, name: str) -> dict[str, Span]:
         """Return where tensors lie, see ``Subject``."""
         if name not in self._headers:
-            size = self._entry(name).size_bytes
-            head = self.read_range(name, 0, min(size, hub.FIRST_BYTES))
+            size = self.entry(name).size_bytes
+            head = self.read_range(name, 0, min(size, FIRST_BYTES))
             stop = 8 + int.from_bytes(head[:8], "little")
             if len(head) < stop <= min(size, 8 + MAX_HEADER_BYTES):
                 head += self.read_range(name, len(head), stop)
-            self._headers[name] = hub.parse_untrusted_header(head, size, name)
+            self._headers[name] = parse_header(head, size, name)
             self._header_digests[name] = hashlib.sha256(head[:stop]).hexdigest()
         return self._headers[name]
 
@@ -155,7 +153,8 @@ class _Reading:
         """Return a part of a file, see ``Subject``."""
         raise NotImplementedError
 
-    def _entry(self, name: str) -> FileEntry:
+    def entry(self, name: str) -> FileEntry:
+        """Return what is known of a file. Raises VerificationError if it is missing."""
         try:
             return self.files[name]
         except KeyError:
@@ -163,11 +162,11 @@ class _Reading:
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""
-        with self._lock:
+        with self.lock:
             self.read_bytes += size
 
 
-class FolderSubject(_Reading):
+class FolderSubject(Reading):
     """A folder on this machine.
 
     All readings of a file are of the same content: a file that changes after the folder was listed is not read any more.
@@ -200,7 +199,7 @@ class FolderSubject(_Reading):
             VerificationError: If it is missing, or no longer a plain file.
             UnverifiedError: If it has changed, or changes before it is closed.
         """
-        self._entry(name)
+        self.entry(name)
         try:
             file = plain.open_file(self.folder, name)
         except FileNotFoundError:
@@ -235,70 +234,8 @@ class FolderSubject(_Reading):
         """Return the SHA-256 of a file, see ``Subject``."""
         with self.open(name) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        self.count(self._entry(name).size_bytes)
+        self.count(self.entry(name).size_bytes)
         return sha256
-
-
-class HubSubject(_Reading):
-    """A repository on the Hub at one commit.
-
-    Attributes:
-        repo: ``owner/name`` as the Hub spells it.
-        commit: The commit.
-        remote: The Hub's description of the repository.
-
-    Raises:
-        GoneError: If the repository has no such revision.
-        SourceError: If it cannot be read.
-    """
-
-    def __init__(self, repo: str, revision: str | None = None) -> None:
-        super().__init__()
-        self.remote = hub.resolve(repo, revision)
-        self.repo, self.commit = self.remote.repo, self.remote.commit
-        self.name = f"{self.repo}@{self.commit}"
-        self.uri = str(purl.HubCommit(self.repo, self.commit))
-        self.files = {
-            file.name: FileEntry(file.size_bytes, file.sha256, file.git_blob) for file in self.remote.files
-        }
-        self._kept: dict[str, bytes] = {}
-        self._kept_bytes = 0
-
-    def read(self, name: str, limit: int = SMALL_BYTES) -> bytes:
-        """Return a small file, see ``Subject``."""
-        if name in self._kept and len(self._kept[name]) <= limit:
-            return self._kept[name]
-        content = super().read(name, limit)
-        entry = self._entry(name)
-        actual = hashlib.sha256(content).hexdigest() if entry.sha256 else git_blob_id(content)
-        expected = entry.sha256 or entry.git_blob
-        if actual != expected:
-            raise DigestMismatchError(
-                f"{self.name}: {name}", str(expected), actual, "The Hub serves other bytes than it describes."
-            )
-        with self._lock:
-            if self._kept_bytes + len(content) <= KEPT_BYTES:
-                self._kept[name] = content
-                self._kept_bytes += len(content)
-        return content
-
-    def read_range(self, name: str, start: int, stop: int) -> bytes:
-        """Return a part of a file, see ``Subject``."""
-        entry, data = self._entry(name), bytearray()
-        for first in range(start, stop, hub.RANGE_BYTES):
-            last = min(stop, first + hub.RANGE_BYTES)
-            piece, size = hub.read_file(self.repo, self.commit, name, first, last)
-            if size != entry.size_bytes or len(piece) != last - first:
-                raise VerificationError(
-                    f"{self.name}: {name}: the Hub states a size of {entry.size_bytes} bytes, but serves {size}"
-                )
-            data += piece
-        self.count(len(data))
-        return bytes(data)
-
-    def digest(self, name: str) -> str:
-        """Return the SHA-256 of a file, see ``Subject``."""
-        return self._entry(name).sha256 or hashlib.sha256(self.read(name)).hexdigest()
 
 
 def open_subject(text: str) -> Subject:
@@ -314,6 +251,8 @@ def open_subject(text: str) -> Subject:
     match = _repository(text)
     if match is None:
         raise UnverifiedError(f"{text}: {NEITHER}")
+    from herdbook.release.hub_subject import HubSubject
+
     return HubSubject(match["repo"], match["revision"])
 
 
@@ -342,4 +281,6 @@ def open_source(uri: str) -> Subject:
     if source is None or source.endpoint != purl.PUBLIC_HUB:  # the verifier chooses the Hub, not the release
         raise VerificationError(f"{uri}: does not name a commit")
     check_name(source.repo, uri)
+    from herdbook.release.hub_subject import HubSubject
+
     return HubSubject(source.repo, source.commit)

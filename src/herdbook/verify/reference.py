@@ -10,15 +10,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from herdbook import hub
 from herdbook.layout import SUMS
 from herdbook.release.finding import Check
-from herdbook.release.subject import HubSubject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from herdbook.release.finding import Finding, Options
+    from herdbook.release.hub_subject import HubSubject
     from herdbook.release.reader import Release
 
 REFERENCE = Check("files", "reference")
@@ -40,6 +39,9 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
 
 
 def _not_before(release: Release, tag: str) -> Iterator[Finding]:
+    from herdbook import hub
+    from herdbook.release.hub_subject import HubSubject
+
     subject = release.subject
     if not isinstance(subject, HubSubject):
         detail = "is a folder, which has no tags; give its digest with --expect"

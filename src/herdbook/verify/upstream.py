@@ -22,8 +22,8 @@ from herdbook.lock.repository import pin_hub
 from herdbook.plan.material import adapter_uri
 from herdbook.recipe import Adapter, Hub, HubFile
 from herdbook.release.finding import Check
+from herdbook.release.hub_subject import HubSubject
 from herdbook.release.reader import caught, damaged
-from herdbook.release.subject import HubSubject
 from herdbook.sources import purl
 from herdbook.sources.data_set import CONVERTED
 from herdbook.verify import tasks

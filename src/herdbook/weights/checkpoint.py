@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from herdbook.weights.record import Contents, FileEntry
 
 MAX_HEADER_BYTES = limits.HEADER.size_bytes
+FIRST_BYTES = 1 << 17  # contains the whole header of a 7B model's shard, so that one read is enough
 REMEDY = "Fetch or rebuild it."
 PIECE_BYTES = (
     1 << 20
@@ -78,18 +79,19 @@ def parse_header(head: bytes, file_bytes: int, what: str) -> dict[str, Span]:
         spans = {}
         for name, item in header.items():
             start, end = item["data_offsets"]
-            spans[name] = Span(
-                name, item["dtype"], tuple(item["shape"]), 8 + length + start, 8 + length + end
-            )
+            shape = tuple(item["shape"])
+            # in JSON, 1.0 and true are equal to a whole number
+            if not isinstance(item["dtype"], str) or any(
+                type(number) is not int for number in (start, end, *shape)
+            ):
+                raise CheckpointError(f"{what}: its safetensors header is damaged at tensor {name}")
+            spans[name] = Span(name, item["dtype"], shape, 8 + length + start, 8 + length + end)
     except limits.OverLimitError as error:
         raise CheckpointError(f"{what}: its safetensors header {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{what}: its safetensors header is damaged: {error!r}") from error
     position = 8 + length
     for span in sorted(spans.values(), key=lambda span: (span.start, span.end)):
-        numbers = (span.start, span.end, *span.shape)  # in JSON, 1.0 and true are equal to a whole number
-        if not isinstance(span.dtype, str) or any(type(number) is not int for number in numbers):
-            raise CheckpointError(f"{what}: its safetensors header is damaged at tensor {span.name}")
         if span.dtype not in ITEM_BYTES:
             raise CheckpointError(f"{what}: tensor {span.name}: dtype {span.dtype} is not supported")
         if any(extent < 0 for extent in span.shape):

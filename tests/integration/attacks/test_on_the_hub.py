@@ -6,14 +6,13 @@ from functools import partial
 import pytest
 from pytest_local_hub import Blob, LocalHub, client
 
-from herdbook import hub as reader
 from herdbook.cli.main import main
 from herdbook.errors import SourceError
 from herdbook.hub import failure, transport
 from herdbook.release.finding import Outcome
-from herdbook.release.subject import HubSubject
+from herdbook.release.hub_subject import HubSubject
 from herdbook.verify import equality
-from herdbook.weights.checkpoint import read_header
+from herdbook.weights.checkpoint import FIRST_BYTES, read_header
 from support.attacks.on_the_hub import CASES, gated, source_altered, squashed
 from support.attacks.stage import REPO, weights_in
 from support.verification import findings, status
@@ -119,7 +118,7 @@ def test_no_weights_are_downloaded_up_to_upstream(published):
     sent = sum(r.bytes_sent for r in published.hub.requests if r.path.startswith("/lfs/") and r.range)
     shards = [weights_in(published, repo) for repo in (REPO, "herd/base", "herd/tuned", "herd/adapter")]
     weights = sum(len(published.hub.lfs[digest].content) for shard in shards for digest in shard.values())
-    headers = sum(map(len, shards)) * reader.FIRST_BYTES
+    headers = sum(map(len, shards)) * FIRST_BYTES
     assert sent <= min(headers, weights)  # these tiny files are within what is asked of a header
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from herdbook.audit.audit import Audit
 from herdbook.cli.main import main
 from herdbook.release.finding import Options, Outcome
-from herdbook.release.subject import HubSubject
+from herdbook.release.hub_subject import HubSubject
 from herdbook.verify.equality import BLOCK_BYTES
 from support import tiny
 from support.gguf_files import write_gguf

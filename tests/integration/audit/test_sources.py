@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from herdbook.errors import SourceError, WrongAnswerError
 from herdbook.hub import failure
 from herdbook.release.finding import Outcome
-from herdbook.release.subject import HubSubject
+from herdbook.release.hub_subject import HubSubject
 from support.strangers import config_of, failed, mixture, model_config, of, unproven, verify
 from support.verification import status
 

@@ -160,15 +160,19 @@ def _sparse(method: str, delta: torch.Tensor, index: int, name: str, values: Val
 
 def _by_size(delta: torch.Tensor, density: float, gamma: float | None) -> torch.Tensor:
     """Return which elements are kept, as ones: the largest ones; with ``gamma``, those below this share of the largest ones."""
-    count = delta.numel()
     sizes = delta.abs().reshape(-1).float()
-    kept = torch.zeros(count, dtype=delta.dtype)
+    count = len(sizes)
+    target, start = int(density * count), 0
     if gamma is None:
-        kept[torch.argsort(sizes, descending=True)[: max(1, int(density * count))]] = 1
+        target = max(1, target)
     else:
-        target = int(density * count)
-        smallest = max(0, count - target - int(gamma * count))
-        kept[torch.sort(sizes).indices[smallest : smallest + target]] = 1
+        start = max(0, count - target - int(gamma * count))
+    order = torch.empty(0, dtype=torch.int64)
+    # Sorted in place, for the memory. Which of equal elements comes first is up to torch, as in mergekit.
+    torch.sort(sizes, descending=gamma is None, out=(sizes, order))
+    del sizes
+    kept = torch.zeros(count, dtype=delta.dtype)
+    kept[order[start : start + target]] = 1
     return kept.reshape(delta.shape)
 
 

@@ -16,8 +16,9 @@ from herdbook.layout import RECORDS, WEIGHTS_INDEX
 from herdbook.plan.edition import Edition
 from herdbook.plan.quantize import QUANTIZE_CODE
 from herdbook.progress import track
+from herdbook.release.hub_subject import HubSubject
 from herdbook.release.reader import damaged
-from herdbook.release.subject import FolderSubject, HubSubject
+from herdbook.release.subject import FolderSubject
 from herdbook.sources.index import read_index
 from herdbook.verify.differences import difference
 from herdbook.verify.gguf.recorded import recorded_types
