@@ -6,14 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.form import is_known
-from herdbook.architectures.linear import WEIGHT, is_encoded, kept
+from herdbook.architectures.linear import SUFFIX, is_encoded, kept
 from herdbook.errors import RecipeError
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Tensor
 from herdbook.plan.operation import CompressTensors, TakeOver
 from herdbook.plan.part import plan_part
 from herdbook.plan.sharding import cut
-from herdbook.quantization.schemes import KEY, PACKED, PACKED_BITS, SCHEMES
+from herdbook.quantization.schemes import KEY, SCALE, SCHEMES, SHAPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,14 +55,8 @@ def widths(node: Node, scheme: Scheme) -> dict[str, Any]:
         scheme: The format.
     """
     types: Counter[str] = Counter()
-    for name, (_, tensor) in node.tensors.items():
-        last = name.rpartition(".")[2]
-        if tensor.action != "compress":
-            types[tensor.dtype] += tensor.elements
-        elif last == PACKED:
-            types[scheme.name] += tensor.elements * PACKED_BITS // scheme.bits
-        elif last == "weight":
-            types[scheme.name] += tensor.elements
+    for _, tensor in node.tensors.values():
+        types[scheme.name if tensor.action == "compress" else tensor.dtype] += tensor.parameters
     return {
         "bits_per_weight": round(8 * node.size_bytes / types.total(), 3),
         "types": dict(sorted(types.items())),
@@ -75,9 +69,10 @@ def _tensors(parent: Node, scheme: Scheme) -> Iterator[Tensor]:
         if not is_encoded(name, tensor.shape):
             yield Tensor(name, tensor.dtype, tensor.shape, "copy", origins)
             continue
-        module = name.removesuffix(WEIGHT)
+        module = name.removesuffix(SUFFIX)
         for part, (dtype, shape) in scheme.stored(tensor.dtype, tensor.shape).items():
-            yield Tensor(f"{module}.{part}", dtype, shape, "compress", origins)
+            held = 0 if part in {SCALE, SHAPE} else tensor.elements
+            yield Tensor(f"{module}.{part}", dtype, shape, "compress", origins, weights=held)
 
 
 def _objections(parent: Node, scheme: Scheme) -> Iterator[str]:
