@@ -81,12 +81,12 @@ class Plan:
             nodes = {name: node for name, node in self.nodes.items() if name in written.models}
             return replace(self, edition=edition, layout=layout, recipe=written, nodes=nodes)
         recipe = recipes.of_scheme(written, edition.scheme)
-        known = self._with(edition.scheme).nodes
+        known = self.encoded_in(edition.scheme).nodes
         needed = recipes.ancestry(recipe, recipe.release.model)
         nodes = {name: node for name, node in known.items() if name in needed}
         return replace(self, edition=edition, layout=layout, recipe=recipe, nodes=nodes)
 
-    def _with(self, *schemes: SchemeName) -> Plan:
+    def encoded_in(self, *schemes: SchemeName) -> Plan:
         """Return the plan with the released model in formats for GPU servers. Raises RecipeError if one cannot hold it."""
         recipe, nodes = recipes.with_compressed(self.recipe), dict(self.nodes)
         for name in (recipes.compressed_name(self.recipe.release.model, scheme) for scheme in schemes):
@@ -257,7 +257,7 @@ def make(
     if unused:
         warnings.append(f"models: {', '.join(unused)}: not needed, so not built")
     plan = Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
-    return plan._with(*recipe.schemes) if edition is Edition.WHOLE else plan.of(edition)  # noqa: SLF001
+    return plan.encoded_in(*recipe.schemes) if edition is Edition.WHOLE else plan.of(edition)
 
 
 def _tensors(model: Section, lock: Lock, name: str, nodes: Mapping[str, Node]) -> int:
