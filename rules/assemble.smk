@@ -14,7 +14,7 @@ for job in JOBS:
             input:
                 lambda wildcards, job=job: needed(job),
             output:
-                job.outputs,
+                [placed(path) for path in job.outputs],
             log:
                 f"logs/{job.rule}/{job.id}.log",
             localrule: True
@@ -23,6 +23,5 @@ for job in JOBS:
             params:
                 step=job.step,
             shell:
-                r"""
-                herdbook {params.step} >{log:q} 2>&1
+                HERDBOOK + r""" {params.step} >{log:q} 2>&1
                 """

@@ -8,9 +8,9 @@ rule attest:
     made only if the signed content or the way of signing changes.
     """
     input:
-        OF_THE_RELEASE["attest"].inputs,
+        [placed(path) for path in OF_THE_RELEASE["attest"].inputs],
     output:
-        OF_THE_RELEASE["attest"].outputs,
+        [placed(path) for path in OF_THE_RELEASE["attest"].outputs],
     log:
         "logs/attest/attest.log",
     localrule: True
@@ -19,6 +19,5 @@ rule attest:
     params:
         key=OF_THE_RELEASE["attest"].key,
     shell:
-        r"""
-        herdbook attest >{log:q} 2>&1
+        HERDBOOK + r""" attest >{log:q} 2>&1
         """

@@ -6,7 +6,7 @@ rule card:
     Render the card and its figures.
     """
     input:
-        OF_THE_RELEASE["card"].inputs,
+        [placed(path) for path in OF_THE_RELEASE["card"].inputs],
     output:
         [reported(path) for path in OF_THE_RELEASE["card"].outputs],
     log:
@@ -22,6 +22,5 @@ rule card:
     params:
         key=OF_THE_RELEASE["card"].key,
     shell:
-        r"""
-        herdbook card >{log:q} 2>&1
+        HERDBOOK + r""" card >{log:q} 2>&1
         """

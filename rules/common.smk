@@ -5,13 +5,16 @@ The package knows the jobs with their inputs and outputs (`herdbook.plan.jobs`);
 
 import os
 import re
+import secrets
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
 from herdbook import plan as plans
 from herdbook import needs, settings
+from herdbook.cache.nodes import Nodes, check_sent
 from herdbook.cache.step import available, own_hub_folder
+from herdbook.cli.steps import words
 from herdbook.errors import HerdbookError
 from herdbook.files import remove_abandoned
 from herdbook.layout import SUMS, is_large
@@ -21,26 +24,64 @@ from herdbook.signing.keys import PASSWORD_VARIABLE
 from herdbook.signing.signer import configured_signer
 from herdbook.tools import exclusive, installed
 from snakemake.exceptions import WorkflowError
+from snakemake.io import flag
+from snakemake.path_modifier import PATH_MODIFIER_FLAG
+from snakemake.settings.types import RerunTrigger, SharedFSUsage
 
+MAIN = workflow.modifier.is_main_snakefile()  # not a module of another workflow
 # A cluster's file, which Snakemake merges into the configuration, also has keys that only its profile reads.
 others = settings.CLUSTER_KEYS if workflow.overwrite_configfiles else ()
 if found := settings.problems(config, others):
-    raise WorkflowError(*(f"config/config.yaml, --configfile or --config: {problem}" for problem in found))
+    where = "config/config.yaml, --configfile or --config" if MAIN else "the module's config"
+    raise WorkflowError(*(f"{where}: {problem}" for problem in found))
+# Snakemake puts the prefix of a module before the paths that it is handed.
+PREFIX = workflow.modifier.path_modifier
+RESULTS = PREFIX.replace_prefix(settings.RESULTS.default)
 # Every step reads the settings from its environment. As params, they would cause a rerun for each recipe or machine that
 # shares the result.
-os.environ |= {setting.variable: setting.configured(config) for setting in settings.SETTINGS}
+try:
+    settings.pass_on(config, RESULTS, vars(workflow).setdefault("herdbook_settings", {}))
+except ValueError as error:
+    raise WorkflowError(str(error)) from None
+# The environment is that of all modules, so the steps of each are given what is its own.
+HERDBOOK = "herdbook"
+if not MAIN:
+    own = [f"{one.variable}={shlex.quote(one.value)}" for one in settings.OF_A_BUILD]
+    HERDBOOK = " ".join((*own, HERDBOOK))
 if workflow.remote_exec:  # jobs on other hosts sign nothing
     os.environ[settings.SIGNING_KEY.variable] = ""
+# Whether jobs run on machines that share no disk with this one: rules/nodes.smk.
+APART = SharedFSUsage.INPUT_OUTPUT not in workflow.storage_settings.shared_fs_usage
+RUN = (os.environ.get(settings.RUN.variable) or secrets.token_hex(8)) if APART else ""
+os.environ[settings.RUN.variable] = RUN
 # With `--sdm conda`, every environment contains the herdbook that runs here, and packages of its own. Results are then made
 # with the versions in the lock, from which all environments are made, whatever is installed here.
-CONDA = any(str(method) == "conda" for method in workflow.deployment_settings.deployment_method)
+DEPLOYED = {str(method) for method in workflow.deployment_settings.deployment_method}
+CONDA = "conda" in DEPLOYED
+# Snakemake would ignore another method: no image of Herdbook is published that a rule could name.
+if MAIN and (without := sorted(DEPLOYED - {"conda"})):
+    raise WorkflowError(
+        f"--software-deployment-method {' '.join(without)}: the rules name no containers and no modules, so it would have no effect. "
+        "Use conda; or build an image, and run Snakemake in it: apptainer build herdbook.sif envs/herdbook.def; "
+        "apptainer exec herdbook.sif snakemake --cores all (envs/README.md)"
+    )
 if CONDA:
     os.environ[settings.REQUIREMENT.variable] = installed.requirement()
     os.environ[settings.PINS.variable] = str(installed.root() / installed.LOCK)
+if APART and CONDA:
+    raise WorkflowError(
+        "conda environments are not made on machines that share no disk: their image contains the programs "
+        "(envs/README.md). Leave out --software-deployment-method."
+    )
 
 
 envvars:
     *(setting.variable for setting in settings.SETTINGS),
+
+
+onsuccess:
+    if APART:
+        say(f"all results are in {settings.CACHE.value}; make the release of them: snakemake --cores all")
 
 
 onstart:
@@ -52,7 +93,7 @@ onstart:
         )
     # Snakemake calls this neither in a dry run nor in the processes of jobs.
     try:
-        exclusive.hold(PLAN.layout.running, settings.RECIPE.value)
+        exclusive.hold(PLAN.layout.running, f"building {PLAN.recipe_path}")
         remove_abandoned(PLAN.layout.root)
     except (HerdbookError, OSError) as error:
         raise WorkflowError(str(error)) from None
@@ -64,10 +105,14 @@ onstart:
 
 
 try:
-    PLAN = plans.load(Path(settings.RECIPE.value))
+    PLAN = plans.load(Path(settings.RECIPE.value), Path(RESULTS))
     JOBS = all_jobs(PLAN, configured_signer())
     # Looked up once, before jobs are chosen; the process of a job does not choose jobs.
-    CACHED = available(PLAN) if workflow.is_main_process else {}
+    CACHED = available(PLAN) if workflow.is_main_process and not APART else {}
+    NODES = Nodes(PLAN) if APART else None
+    if NODES and workflow.is_main_process:
+        NODES.look_up()
+        check_sent(PLAN)
     if hub_folder := own_hub_folder():
         os.environ.update(HF_HUB_CACHE=str(hub_folder))
 except (HerdbookError, OSError) as error:
@@ -75,7 +120,7 @@ except (HerdbookError, OSError) as error:
 
 # In a path, Snakemake takes a name in braces for a wildcard, and has no way to escape it.
 folder = workflow.current_basedir.get_path_or_uri(secret_free=True)
-for path in (folder, *(str(path) for job in JOBS for path in job.inputs)):
+for path in (folder, HERDBOOK, *(str(path) for job in JOBS for path in job.inputs)):
     if set(path) & set("{}"):
         raise WorkflowError(f"{path}: Snakemake cannot use a path with braces. Rename the file or folder.")
 
@@ -83,6 +128,11 @@ BY_ID = {job.id: job for job in JOBS if job.id and job.rule not in OF_A_MODEL}
 OF_THE_RELEASE = {job.rule: job for job in JOBS if not job.id}
 # In a path of the layout, it represents the id of any job.
 ANY = SimpleNamespace(id="{id}")
+
+
+def made_by(rule):
+    """Return the files that all jobs of a rule make, for a target."""
+    return [placed(path) for job in JOBS if job.rule == rule for path in job.outputs]
 
 
 def missing_software():
@@ -117,11 +167,20 @@ def environment(name):
 def needed(job):
     """
     Return the inputs of a job; none if its outputs exist. Their paths contain a key that covers everything they are made
-    from, so existing outputs are correct, and neither their inputs nor modification times matter.
+    from, so existing outputs are correct, and neither their inputs nor modification times matter. All of them if Snakemake
+    compares sets of inputs, as it does without the default profile: then they may not depend on what exists.
     """
     dag = workflow.dag_settings
-    forced = dag.forceall or dag.forcerun or dag.forcetargets
-    return list(job.inputs) if forced or not all(path.exists() for path in job.outputs) else []
+    always = dag.forceall or dag.forcerun or dag.forcetargets or RerunTrigger.INPUT in workflow.rerun_triggers
+    read = always or not all(path.exists() for path in job.outputs)
+    return [placed(path) for path in job.inputs] if read else []
+
+
+def placed(path):
+    """Return a path of the plan as it is handed to Snakemake, which adds no prefix: those below the results have it."""
+    if RESULTS == settings.RESULTS.default:
+        return str(path)
+    return flag(PREFIX.apply_default_storage(str(path)), PATH_MODIFIER_FLAG)
 
 
 REPORTED = {".svg": "Figures", ".md": "Card", ".html": "Page", ".json": "Tables"}
@@ -130,7 +189,37 @@ REPORTED = {".svg": "Figures", ".md": "Card", ".html": "Page", ".json": "Tables"
 def reported(path):
     """Return an output as Snakemake's report shows it: pictures, card, page and tables."""
     kind = REPORTED.get(path.suffix)
-    return report(str(path), category=kind) if kind else path
+    return report(placed(path), category=kind) if kind else placed(path)
+
+
+def goals():
+    """Return the inputs of the target `all`: the verified release; or, on machines that share no disk, what it is made of."""
+    if not APART:
+        return [placed(PLAN.layout.verification)]
+    return marks(path for rule in ("card", "release") for path in OF_THE_RELEASE[rule].inputs)
+
+
+def mark(rule, id):
+    """Return the empty file that stands for a finished job, in this run, on machines that share no disk."""
+    return f"marks/{RUN}/{rule}/{id}"
+
+
+def marks(paths):
+    """Return the marks of the jobs that make files, unless the cache contains them."""
+    # The process of a job asks nobody: its command takes what it needs.
+    return [mark(job.rule, job.id) for job in NODES.awaited(paths)] if workflow.is_main_process else []
+
+
+def awaited(rule):
+    """Return a rule's function of inputs on machines that share no disk: the marks of what a job awaits."""
+    jobs = {job.id: job for job in JOBS if job.rule == rule}
+    return lambda wildcards: marks(jobs[wildcards.id].inputs)
+
+
+def command(rule):
+    """Return a rule's function of the arguments with which `herdbook` does a job."""
+    jobs = {job.id: job for job in JOBS if job.rule == rule}
+    return lambda wildcards, threads: shlex.join(words(jobs[wildcards.id], threads))
 
 
 # Snakemake calls the functions below for a rule's directives, with the wildcard that names the job.
@@ -149,11 +238,12 @@ def step(wildcards):
 
 def further_verifications(wildcards):
     """Return the command that verifies the release of the quantized files, if they have one of their own."""
+    log = shlex.quote(PREFIX.replace_prefix("logs/verify/verify.log"))
     commands = []
     for one in PLAN.editions[1:]:
-        reports = ("--json", one.layout.verification, "--page", one.layout.page)
+        reports = ("--json", one.layout.verification, "--page", one.layout.page, "--build", one.layout.root)
         words = ("herdbook", "verify", one.layout.release_folder, *reports)
-        commands.append(f"{shlex.join(map(str, words))} >>logs/verify/verify.log 2>&1")
+        commands.append(f"{shlex.join(map(str, words))} >>{log} 2>&1")
     return "\n".join(commands)
 
 

@@ -7,7 +7,7 @@ for job in JOBS:
             name:
                 job.rule
             output:
-                job.outputs,
+                [placed(path) for path in job.outputs],
             log:
                 f"logs/data/{job.id}.log",
             # What is wrong with a task is known before models are built.
@@ -21,6 +21,5 @@ for job in JOBS:
             params:
                 key=job.key,
             shell:
-                r"""
-                herdbook data >{log:q} 2>&1
+                HERDBOOK + r""" data >{log:q} 2>&1
                 """

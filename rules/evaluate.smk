@@ -8,8 +8,8 @@ rule evaluate:
     input:
         inputs,
     output:
-        result=PLAN.layout.evaluation(ANY),
-        samples=PLAN.layout.samples(ANY),
+        result=placed(PLAN.layout.evaluation(ANY)),
+        samples=placed(PLAN.layout.samples(ANY)),
     log:
         "logs/evaluate/{id}.log",
     wildcard_constraints:
@@ -26,6 +26,5 @@ rule evaluate:
     params:
         step=step,
     shell:
-        r"""
-        herdbook {params.step} --threads {threads} >{log:q} 2>&1
+        HERDBOOK + r""" {params.step} --threads {threads} >{log:q} 2>&1
         """

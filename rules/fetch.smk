@@ -11,8 +11,8 @@ rule fetch:
     input:
         inputs,
     output:
-        shard=PLAN.layout.shard(ANY),
-        record=PLAN.layout.record(ANY),
+        shard=placed(PLAN.layout.shard(ANY)),
+        record=placed(PLAN.layout.record(ANY)),
     log:
         "logs/fetch/{id}.log",
     wildcard_constraints:
@@ -29,6 +29,5 @@ rule fetch:
     params:
         step=step,
     shell:
-        r"""
-        herdbook {params.step} --threads {threads} >{log:q} 2>&1
+        HERDBOOK + r""" {params.step} --threads {threads} >{log:q} 2>&1
         """

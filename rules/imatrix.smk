@@ -8,8 +8,8 @@ rule imatrix:
     input:
         inputs,
     output:
-        file=PLAN.layout.matrix(ANY),
-        record=PLAN.layout.matrix_record(ANY),
+        file=placed(PLAN.layout.matrix(ANY)),
+        record=placed(PLAN.layout.matrix_record(ANY)),
     log:
         "logs/imatrix/{id}.log",
     wildcard_constraints:
@@ -24,6 +24,5 @@ rule imatrix:
     params:
         step=step,
     shell:
-        r"""
-        herdbook imatrix --threads {threads} >{log:q} 2>&1
+        HERDBOOK + r""" imatrix --threads {threads} >{log:q} 2>&1
         """

@@ -8,7 +8,7 @@ rule search:
     input:
         inputs,
     output:
-        PLAN.layout.search(ANY),
+        placed(PLAN.layout.search(ANY)),
     log:
         "logs/search/{id}.log",
     wildcard_constraints:
@@ -25,8 +25,7 @@ rule search:
     params:
         step=step,
     shell:
-        r"""
-        herdbook {params.step} --threads {threads} >{log:q} 2>&1
+        HERDBOOK + r""" {params.step} --threads {threads} >{log:q} 2>&1
         """
 
 

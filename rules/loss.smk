@@ -8,8 +8,8 @@ rule reference:
     input:
         inputs,
     output:
-        states=PLAN.layout.reference(ANY),
-        record=PLAN.layout.reference_record(ANY),
+        states=placed(PLAN.layout.reference(ANY)),
+        record=placed(PLAN.layout.reference_record(ANY)),
     log:
         "logs/reference/{id}.log",
     wildcard_constraints:
@@ -24,8 +24,7 @@ rule reference:
     params:
         step=step,
     shell:
-        r"""
-        herdbook reference --threads {threads} >{log:q} 2>&1
+        HERDBOOK + r""" reference --threads {threads} >{log:q} 2>&1
         """
 
 
@@ -36,7 +35,7 @@ rule loss:
     input:
         inputs,
     output:
-        PLAN.layout.loss(ANY),
+        placed(PLAN.layout.loss(ANY)),
     log:
         "logs/loss/{id}.log",
     wildcard_constraints:
@@ -51,6 +50,5 @@ rule loss:
     params:
         step=step,
     shell:
-        r"""
-        herdbook {params.step} --threads {threads} >{log:q} 2>&1
+        HERDBOOK + r""" {params.step} --threads {threads} >{log:q} 2>&1
         """

@@ -6,10 +6,10 @@ rule publish:
     Publish the verified release. Runs on Snakemake's host, where the user is logged in, so that no token is sent elsewhere.
     """
     input:
-        sums=[one.layout.release_folder / SUMS for one in PLAN.editions],
-        verification=[one.layout.verification for one in PLAN.editions],
+        sums=[placed(one.layout.release_folder / SUMS) for one in PLAN.editions],
+        verification=[placed(one.layout.verification) for one in PLAN.editions],
     output:
-        [one.layout.publication for one in PLAN.editions],
+        [placed(one.layout.publication) for one in PLAN.editions],
     log:
         "logs/publish/publish.log",
     localrule: True
@@ -18,6 +18,5 @@ rule publish:
     message:
         "publish: one commit, read back, tagged and claimed; `herdbook publish --dry-run` shows its exact content beforehand"
     shell:
-        r"""
-        herdbook publish >{log:q} 2>&1
+        HERDBOOK + r""" publish >{log:q} 2>&1
         """

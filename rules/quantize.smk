@@ -8,7 +8,7 @@ rule convert:
     input:
         inputs,
     output:
-        PLAN.layout.header(ANY),
+        placed(PLAN.layout.header(ANY)),
     log:
         "logs/convert/{id}.log",
     wildcard_constraints:
@@ -22,8 +22,7 @@ rule convert:
     params:
         step=step,
     shell:
-        r"""
-        herdbook convert >{log:q} 2>&1
+        HERDBOOK + r""" convert >{log:q} 2>&1
         """
 
 
@@ -34,8 +33,8 @@ rule quantize:
     input:
         inputs,
     output:
-        file=PLAN.layout.quantized(ANY),
-        record=PLAN.layout.quantized_record(ANY),
+        file=placed(PLAN.layout.quantized(ANY)),
+        record=placed(PLAN.layout.quantized_record(ANY)),
     log:
         "logs/quantize/{id}.log",
     wildcard_constraints:
@@ -50,6 +49,5 @@ rule quantize:
     params:
         step=step,
     shell:
-        r"""
-        herdbook {params.step} --threads {threads} >{log:q} 2>&1
+        HERDBOOK + r""" {params.step} --threads {threads} >{log:q} 2>&1
         """

@@ -7,9 +7,12 @@ rule release:
     The modification times of weights are ignored, since other links share them.
     """
     input:
-        [ancient(str(path)) if is_large(path.name) else path for path in OF_THE_RELEASE["release"].inputs],
+        [
+            ancient(placed(path)) if is_large(path.name) else placed(path)
+            for path in OF_THE_RELEASE["release"].inputs
+        ],
     output:
-        OF_THE_RELEASE["release"].outputs,
+        [placed(path) for path in OF_THE_RELEASE["release"].outputs],
     log:
         "logs/release/release.log",
     group:
@@ -23,6 +26,5 @@ rule release:
     params:
         key=OF_THE_RELEASE["release"].key,
     shell:
-        r"""
-        herdbook release >{log:q} 2>&1
+        HERDBOOK + r""" release >{log:q} 2>&1
         """

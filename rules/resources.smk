@@ -44,6 +44,12 @@ def disk(wildcards):
     return rounded(needs.disk_bytes(PLAN, subject(wildcards)), 10**6)
 
 
+def disk_with_inputs(wildcards):
+    """Return the size of the job's outputs and inputs in MB, for a machine that takes these from the cache."""
+    makers = NODES.taken(BY_ID[wildcards.id].inputs)
+    return disk(wildcards) + sum(rounded(needs.disk_bytes(PLAN, job.subject), 10**6) for job in makers)
+
+
 def gpus(wildcards):
     """Return how many GPUs the job requests; None for no request, since some executors treat zero as a request."""
     return needs.gpus(PLAN, subject(wildcards), GPU_BYTES) or None if ON_GPU else None

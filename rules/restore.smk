@@ -6,7 +6,7 @@ rule restore:
     Restore a file from the cache, and check its digest. Runs on Snakemake's host, since it only copies bytes.
     """
     output:
-        PLAN.layout.root / "{file}",
+        placed(PLAN.layout.root / "{file}"),
     log:
         "logs/restore/{file}.log",
     wildcard_constraints:
@@ -18,6 +18,5 @@ rule restore:
     params:
         step=lambda wildcards: CACHED[PLAN.layout.root / wildcards.file].job.step,
     shell:
-        r"""
-        herdbook restore {output:q} >{log:q} 2>&1
+        HERDBOOK + r""" restore {output:q} >{log:q} 2>&1
         """

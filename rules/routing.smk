@@ -8,7 +8,7 @@ rule routing:
     input:
         inputs,
     output:
-        PLAN.layout.report(ANY),
+        placed(PLAN.layout.report(ANY)),
     log:
         "logs/routing/{id}.log",
     wildcard_constraints:
@@ -25,6 +25,5 @@ rule routing:
     params:
         step=step,
     shell:
-        r"""
-        herdbook routing --threads {threads} >{log:q} 2>&1
+        HERDBOOK + r""" routing --threads {threads} >{log:q} 2>&1
         """

@@ -6,7 +6,7 @@ rule verify:
     Verify the release, and write the findings and a page for people; that of the quantized files, too, if they have one.
     """
     input:
-        OF_THE_RELEASE["verify"].inputs,
+        [placed(path) for path in OF_THE_RELEASE["verify"].inputs],
     output:
         findings=reported(OF_THE_RELEASE["verify"].outputs[0]),
         page=reported(OF_THE_RELEASE["verify"].outputs[1]),
@@ -20,10 +20,11 @@ rule verify:
         runtime=minutes,
     params:
         folder=subpath(input[0], parent=True),
+        results=PLAN.layout.root,
         further=further_verifications,
         key=OF_THE_RELEASE["verify"].key,
     shell:
-        r"""
-        herdbook verify {params.folder:q} --json {output.findings:q} --page {output.page:q} >{log:q} 2>&1
+        HERDBOOK
+        + r""" verify {params.folder:q} --json {output.findings:q} --page {output.page:q} --build {params.results:q} >{log:q} 2>&1
         {params.further}
         """

@@ -8,7 +8,7 @@ import pytest
 
 from herdbook import apart
 from herdbook.tools.external import Tool
-from support import costs, forkserver, tools
+from support import compiled, costs, forkserver, tools
 from support.asked_here import answering
 
 SERVER = pytest.StashKey()
@@ -33,6 +33,8 @@ def pytest_configure(config):
         workers[:] = [f"{one}//python={forkserver.WORKER}" if one == "popen" else one for one in workers]
         if config.getoption("costs"):
             os.environ[costs.NOTES] = str(address.with_name("costs"))
+        if workers:  # which wait until the server has made its imports
+            compiled.compile_tests(config)
     if config.getoption("costs"):
         config.pluginmanager.register(costs.Costs(Path(os.environ[costs.NOTES])))
 

@@ -47,7 +47,7 @@ def test_readme(tmp_path):
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     (tmp_path / "test_readme.py").write_text(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_readme.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp=kept", "test_readme.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

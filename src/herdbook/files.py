@@ -6,7 +6,6 @@ ends. So what killed processes left can be distinguished from what is being writ
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from herdbook import flock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,10 +75,11 @@ def written_meanwhile(file: BinaryIO) -> Iterator[None]:
         OSError: If the disk fails. The system reports that once: the last ``fsync`` would not.
     """
     ended = Event()
+    sync = getattr(os, "fdatasync", os.fsync)  # macOS has the latter only
 
     def flush() -> None:
         while not ended.wait(FLUSH_SECONDS):
-            os.fdatasync(file.fileno())
+            sync(file.fileno())
 
     with ThreadPoolExecutor(1) as pool:
         flushing = pool.submit(flush)
@@ -119,7 +121,7 @@ def _claimed(create: Callable[[], tuple[int, str]]) -> tuple[int, Path]:
     while True:
         handle, name = create()
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock.claim(handle)
         except BlockingIOError:
             os.close(handle)
             continue
@@ -150,7 +152,7 @@ def _remove_if_abandoned(path: Path) -> None:
     is_folder = path.is_dir()
     handle = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock.claim(handle)
         if is_folder:
             shutil.rmtree(path)
         else:
@@ -194,8 +196,10 @@ def clone(source: BinaryIO, target: BinaryIO) -> bool:
         Whether the file system can do this (Btrfs, XFS); if not, ``target`` is still empty.
     """
     try:
-        fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
-    except OSError:
+        from fcntl import ioctl
+
+        ioctl(target.fileno(), FICLONE, source.fileno())
+    except (ImportError, OSError):
         return False
     return True
 

@@ -82,6 +82,21 @@ def heat_map(model: str) -> str:
 
 # -- the paths below the results folder --------------------------------------------------------------------------------
 
+# Folders of files with a key in their names, of all recipes; and what the folder of a release contains.
+KEYED_FOLDERS = (
+    "shards",
+    "searches",
+    "models",
+    "data",
+    "evaluations",
+    "routing",
+    "imatrix",
+    "quantized",
+    "losses",
+)
+STATES, DECOMPOSITIONS = "states", "decompositions"
+OF_A_RELEASE = frozenset({"card", "release", "verification.json", "report.html", "publication.json"})
+
 
 class Named(Protocol):
     """Something with files of its own below the results folder. Its id, which contains its key, is their name."""
@@ -131,11 +146,11 @@ class Layout:
     @property
     def decompositions(self) -> Path:
         """Return the folder of decompositions, which all models share."""
-        return self.root / "decompositions"
+        return self.root / DECOMPOSITIONS
 
     def states(self, model: str) -> Path:
         """Return the folder of what prompts become inside a model, by the model's key."""
-        return self.root / "states" / model
+        return self.root / STATES / model
 
     def folder(self, node: Named) -> Path:
         """Return the path of a model's folder, as transformers loads it."""
@@ -196,6 +211,10 @@ class Layout:
     def loss(self, item: Named) -> Path:
         """Return the path of the loss of a quantized file."""
         return self.root / "losses" / f"{item.id}.json"
+
+    def spent(self, rule: str, id_: str) -> Path:
+        """Return the path of the note of what a job took."""
+        return self.root / "spent" / rule / f"{id_ or rule}.json"
 
     @property
     def release_folder(self) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from herdbook.humanize import did_you_mean
@@ -23,8 +23,9 @@ KEYLESS = "keyless"  # in place of a key's path: sign with Sigstore
 # configuration, so they also reach the workflow, which has no use for them.
 CLUSTER_KEYS = ("account", "partition", "gpu_partition", "gpu")
 
-_DEVICE = re.compile(r"cpu|cuda(:\d+)?", re.ASCII)
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
 _MEMORY = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[a-z]*)", re.ASCII | re.IGNORECASE)
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _MEMORY_UNITS = {"": 10**9, "gb": 10**9, "mb": 10**6, "gib": 2**30, "mib": 2**20}
 
 
@@ -74,6 +75,22 @@ def parse_price(text: str) -> float:
     return price
 
 
+def parse_repositories(text: str) -> tuple[str, ...]:
+    """Return names of repositories.
+
+    Args:
+        text: One or more of ``owner/name``, with commas or spaces between them.
+
+    Raises:
+        ValueError: If one is not such a name.
+    """
+    names = tuple(text.replace(",", " ").split())
+    for name in names:
+        if not _REPOSITORY.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a repository, owner/name")
+    return names
+
+
 @dataclass(frozen=True)
 class Setting:
     """One setting.
@@ -85,6 +102,7 @@ class Setting:
         key: Its key in ``config/config.yaml``; empty if the workflow determines it.
         keeps: Whether the variable stays in effect if ``config/config.yaml`` does not set the key.
         parse: Returns what its text means; raises ValueError if it means nothing.
+        form: Keywords of JSON Schema for what editors check; what ``parse`` takes has it.
     """
 
     variable: str
@@ -93,6 +111,7 @@ class Setting:
     key: str = ""
     keeps: bool = False
     parse: Callable[[str], Any] = str
+    form: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def value(self) -> str:
@@ -117,18 +136,21 @@ class Setting:
 
 
 RECIPE = Setting("HERDBOOK_RECIPE", "the recipe that is built", "config/miniature.yaml", "recipe")
+RESULTS = Setting("HERDBOOK_RESULTS", "the results folder; below the `prefix` of a module", "results")
 DEVICE = Setting(
     "HERDBOOK_DEVICE",
     "the device that decomposes matrices and runs models: `cpu`, `cuda`, `cuda:1`, ...",
     "cpu",
     "device",
     parse=parse_device,
+    form={"type": ["string", "null"], "pattern": f"^({_DEVICE.pattern})?$"},
 )
 GPU_MEMORY = Setting(
     "HERDBOOK_GPU_MEMORY",
     "the memory of one GPU in GB, or with its unit",
     key="gpu_memory",
     parse=parse_gpu_memory,
+    form={"pattern": r"^(\s*[0-9]+(\.[0-9]+)? ?([gGmM][iI]?[bB])?\s*)?$", "exclusiveMinimum": 0},
 )
 SIGNING_KEY = Setting(
     "HERDBOOK_SIGNING_KEY",
@@ -138,11 +160,23 @@ SIGNING_KEY = Setting(
 CACHE = Setting(
     "HERDBOOK_CACHE", "the shared cache of results: a folder, or a bucket of S3", key="cache", keeps=True
 )
+GATED = Setting(
+    "HERDBOOK_GATED",
+    "the gated repositories whose weights, and what is made of them, may be stored in a cache in a bucket",
+    key="gated",
+    parse=parse_repositories,
+)
+RUN = Setting(
+    "HERDBOOK_RUN",
+    "on machines that share no disk: the name of this run; a result that the cache does not accept is then a failure",
+    keeps=True,
+)
 PRICE_PER_HOUR = Setting(
     "HERDBOOK_PRICE_PER_HOUR",
     "the price of an hour, for the summary of a build",
     key="price_per_hour",
     parse=parse_price,
+    form={"pattern": r"^(\s*[0-9_.]+([eE][-+]?[0-9]+)?\s*)?$", "exclusiveMinimum": 0},
 )
 PINS = Setting(
     "HERDBOOK_PINS",
@@ -153,7 +187,63 @@ REQUIREMENT = Setting(
     "with `--sdm conda`: the requirement with which pip installs this Herdbook in an environment",
 )
 
-SETTINGS = (RECIPE, DEVICE, GPU_MEMORY, SIGNING_KEY, CACHE, PRICE_PER_HOUR, PINS, REQUIREMENT)
+SETTINGS = (
+    RECIPE,
+    RESULTS,
+    DEVICE,
+    GPU_MEMORY,
+    SIGNING_KEY,
+    CACHE,
+    GATED,
+    RUN,
+    PRICE_PER_HOUR,
+    PINS,
+    REQUIREMENT,
+)
+OF_A_BUILD = (RECIPE, RESULTS)  # what each module of a workflow has for itself; the others are of the machine
+
+
+def pass_on(config: Mapping[str, Any], results: str, of_machine: dict[str, str]) -> None:
+    """Set the environment variables that every step reads.
+
+    Args:
+        config: The content of ``config/config.yaml``, or the configuration of a module.
+        results: The results folder.
+        of_machine: What other modules of the same workflow have set; extended.
+
+    Raises:
+        ValueError: If another module of the workflow has set one of the machine to something else.
+    """
+    variables = {one.variable: one.configured(config) for one in SETTINGS} | {RESULTS.variable: results}
+    os.environ.update(variables)
+    for one in SETTINGS:
+        value = variables[one.variable]
+        if one not in OF_A_BUILD and (other := of_machine.setdefault(one.variable, value)) != value:
+            raise ValueError(
+                f"{one.key or one.variable}: is {value!r} in this module of the workflow and {other!r} in another; set the same "
+                "in both, since it is a setting of the machine"
+            )
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of ``config/config.yaml``, for editors. It accepts all settings in which ``problems`` finds nothing."""
+    properties = {
+        one.key: {
+            "description": one.meaning,
+            "type": ["string", "number", "null"],
+            **({"default": one.default} if one.default else {}),
+            **one.form,
+        }
+        for one in SETTINGS
+        if one.key
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Settings of a machine",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }
 
 
 def problems(config: Mapping[str, Any], others: Iterable[str] = ()) -> list[str]:

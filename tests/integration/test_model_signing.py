@@ -101,7 +101,7 @@ def test_what_is_signed_may_move_and_be_claimed_about(signed):
 @pytest.mark.slow
 @pytest.mark.skipif(not all(map(shutil.which, ("openssl", "jq"))), reason="openssl and jq")
 def test_by_hand_as_the_documentation_says(signed):
-    commands = re.search(r"```bash\n(.+?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    commands = re.search(r"```sh\n(jq .+?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)[1]
 
     def passes(script=commands):
         done = subprocess.run(

@@ -33,6 +33,7 @@ WORKER = str(PROGRAMS / "forked-worker")  # an interpreter, too: for the workers
 SOURCE = Path(__file__).parents[2] / "src"
 # What they import beside the modules of herdbook, some of it not before a step is called.
 IMPORTED = (
+    "pip._internal.commands.download",
     "safetensors.torch",
     "snakemake.cli",
     "snakemake_logger_plugin_herdbook",
@@ -84,8 +85,8 @@ def other(environment, *modules):
 
 
 @contextlib.contextmanager
-def running(environment, *arguments):
-    """Run a server in an environment, with arguments of ``main``; yield its address."""
+def running(environment, *arguments, before=()):
+    """Run a server in an environment, with arguments of ``main`` and words before its command; yield its address."""
     with tempfile.TemporaryDirectory(prefix="forkserver-") as folder:
         address = os.path.join(folder, "socket")  # noqa: PTH118
         listening = socket.socket(socket.AF_UNIX)
@@ -94,7 +95,7 @@ def running(environment, *arguments):
         # its processes have sets in another order than the test run's
         environment = {**environment, "PYTHONHASHSEED": "random"}
         with subprocess.Popen(
-            [sys.executable, "-m", "support.forkserver", str(listening.fileno()), *arguments],
+            [*before, sys.executable, "-m", "support.forkserver", str(listening.fileno()), *arguments],
             stdin=subprocess.PIPE,
             env=environment,
             pass_fds=[listening.fileno()],
@@ -237,7 +238,26 @@ def import_all(more=()):
         parsed.module_digest(name)
         parsed.is_empty(name)
         parsed.imports(name)
+    prepare()
     settle()
+
+
+def prepare():
+    """Do once what is done when something is used for the first time: schemas, templates, versions, plugins, mappings of weights."""
+    from snakemake.cli import get_argument_parser
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    from herdbook import plan
+    from herdbook.plan.jobs import all_jobs
+    from herdbook.steps.card.rendering import environment
+    from herdbook.tools.installed import card_templates
+
+    all_jobs(plan.load(SOURCE.parent / "config/miniature.yaml"), None)
+    templates = environment(card_templates().resolve())
+    for name in templates.list_templates():
+        templates.get_template(name)
+    get_checkpoint_conversion_mapping("llama")
+    get_argument_parser()
 
 
 def settle():

@@ -18,6 +18,7 @@ def write(
     length=100,
     weights=None,
     also=(),
+    first=0,
 ):
     """Write a measurement of one task.
 
@@ -31,11 +32,17 @@ def write(
         length: The length of each document in bytes.
         weights: SHA-256 of each measured file, by its name.
         also: Further tasks with the same results.
+        first: The digest of the first document, as a number.
     """
     ratio = metric == "bits_per_byte"
     value = float(f"{math.fsum(by_document) / len(by_document):.6g}")
     samples = [
-        Sample(name, number, f"{number:x}", {metric: [-own * length * math.log(2), length] if ratio else own})
+        Sample(
+            name,
+            number,
+            f"{first + number:x}",
+            {metric: [-own * length * math.log(2), length] if ratio else own},
+        )
         for name in (task, *also)
         for number, own in enumerate(by_document)
     ]

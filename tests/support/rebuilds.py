@@ -147,28 +147,67 @@ CHANGES = {
 }
 
 
-# All steps but those whose memory is looked at, which takes processes of their own.
+# All steps but those that a test looks at while they run. The terminal is drawn at intervals, between which they could begin
+# and end: so these end when it has shown what is looked at. All have a core each but a LASER, which takes all cores.
 SOME_FORKED = """#!/bin/sh
-case "$1" in laser | adapter) exec {python} -m herdbook "$@" ;; esac
+case "$1" in fetch | laser) exec {python} {held} "$@" ;; esac
 exec {forked} "$@"
 """
+HELD = """import sys, time
+from pathlib import Path
+
+from herdbook.cli.main import main
+
+status, end = main(), time.monotonic() + 60
+while not Path({shown!r}, sys.argv[1]).exists() and time.monotonic() < end:
+    time.sleep(0.05)
+sys.exit(status)
+"""
+# A running job, whichever of the two is the first: with memory of a process that has torch, and its bytes.
+LASERED = re.compile(
+    r"^laser +(?:base|tuned)-laser\.1 +[\d.]+ s +[12]\d\d\.\d\d MB +.* of 45\.38 kB", re.MULTILINE
+)
+HEAD = re.compile(r"(\d+) of (\d+) steps done, (\d+) running, (\d+) waiting")
 
 
 def build(project):
     """Build in a terminal; return all that stood on it."""
     environment = project.environment(forked=False)
-    if forkserver.ADDRESS in os.environ:  # a test run
-        herdbook = project.root / "bin/herdbook"
-        herdbook.parent.mkdir()
-        herdbook.write_text(
-            SOME_FORKED.format(python=sys.executable, forked=forkserver.PROGRAMS / "herdbook"),
-            encoding="utf-8",
-        )
-        herdbook.chmod(0o755)
-        environment["PATH"] = f"{herdbook.parent}{os.pathsep}{environment['PATH']}"
-    status, seen = watch([sys.executable, "-m", "snakemake", "--cores", "2"], project.root, environment)
+    command = [sys.executable, "-m", "snakemake", "--cores", "2"]
+    programs = project.root / "bin"
+    shown = programs / "shown"
+
+    def heard(_, seen):
+        drawn = progress(seen.decode("utf-8", errors="replace"))
+        if any(running == 2 for _, _, running, _ in heads(drawn)):
+            (shown / "fetch").touch()
+        if any(map(LASERED.search, drawn)):
+            (shown / "laser").touch()
+
+    in_a_test = forkserver.ADDRESS in os.environ
+    if in_a_test:
+        shown.mkdir(parents=True)
+        (programs / "held").mkdir()
+        held = programs / "held/herdbook"  # the view looks for a process of this name
+        held.write_text(HELD.format(shown=str(shown)), encoding="utf-8")
+        forked = forkserver.PROGRAMS / "herdbook"
+        some = SOME_FORKED.format(python=sys.executable, held=held, forked=forked)
+        (programs / "herdbook").write_text(some, encoding="utf-8")
+        (programs / "herdbook").chmod(0o755)
+        environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
+    status, seen = watch(command, project.root, environment, heard if in_a_test else None)
     assert status == 0, seen
     return seen
+
+
+def progress(seen):
+    """Return the pictures of a build that runs."""
+    return [one for one in pictures(seen) if BAR in one]
+
+
+def heads(drawn):
+    """Return how many steps are done, there are, run and wait in each picture."""
+    return [[int(number) for number in found] for one in drawn for found in HEAD.findall(one)]
 
 
 def would_run(project):

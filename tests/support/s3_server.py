@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,16 +28,16 @@ def environment(url, key="herd"):
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "NO_PROXY": "127.0.0.1,localhost",
+        "NO_PROXY": f"127.0.0.1,localhost,{urlsplit(url).hostname}",
     }
 
 
 @contextmanager
-def serve(monkeypatch, bucket="herd"):
+def serve(monkeypatch, bucket="herd", host="127.0.0.1"):
     """Run a server with one empty bucket, point clients in this process and its children at it, yield its address."""
     if not TOOL.is_dir():
         pytest.fail(f"moto is not installed: pip install --no-deps --target {TOOL} -r envs/moto.txt")
-    command = [sys.executable, "-P", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    command = [sys.executable, "-P", "-m", "moto.server", "-H", host, "-p", "0"]
     with (
         tempfile.NamedTemporaryFile("r") as log,  # a pipe that nobody reads would stop it
         open(log.name, "w") as said,  # noqa: PTH123

@@ -196,7 +196,8 @@ def write_recipe(path, models, **sections):
         "license": "apache-2.0",
         **sections.pop("release", {}),
     }
-    text = yaml.safe_dump({"models": models, "release": release, **sections}, sort_keys=False)
+    content = {"models": models, "release": release, **sections}
+    text = yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False)
     path.write_text(text, encoding="utf-8")
     return path
 

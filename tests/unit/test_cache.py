@@ -65,7 +65,7 @@ def product(folder, *, content=b"w" * LARGE, key="a" * 64, gated=False, names=()
     record = {"file": {"sha256": said or hashlib.sha256(content).hexdigest()}, "tensors": {}}
     (folder / "x.json").write_text(json.dumps(record))
     outputs = (folder / "x.safetensors", folder / "x.json")
-    return Product(Job("laser", "x.1-aaaaaaaaaaaa", key, (), outputs), names, gated)
+    return Product(Job("laser", "x.1-aaaaaaaaaaaa", key, (), outputs), names, ("herd/x",) if gated else ())
 
 
 def elsewhere(one, folder):
@@ -378,7 +378,31 @@ def test_products_are_what_is_costly(plan):
 def test_gated_passes_on_to_what_is_made_of_it(plan):
     locked = plan.lock.sources["base"].model_copy(update={"gated": "manual"})
     lock = plan.lock.model_copy(update={"sources": {"base": locked}})
-    assert all(product.gated for product in products(dataclasses.replace(plan, lock=lock)))
+    assert {product.gated for product in products(dataclasses.replace(plan, lock=lock))} == {("base",)}
+
+
+@pytest.mark.parametrize(
+    ("setting", "withheld"),
+    [("", ("herd/x",)), ("herd/y", ("herd/x",)), ("herd/y, herd/x", ()), ("herd/x", ())],
+)
+def test_gated_stays_out_of_a_bucket_unless_the_setting_names_it(
+    tmp_path, server, monkeypatch, setting, withheld
+):
+    monkeypatch.setenv("HERDBOOK_GATED", setting)
+    for name, value in s3_server.environment(server).items():
+        monkeypatch.setenv(name, value)
+    gated, free = product(tmp_path / "gated", gated=True), product(tmp_path / "free")
+    bucket, folder = configured("s3://herd/gated"), configured(str(tmp_path))
+    assert bucket.withheld(gated) == withheld
+    assert bucket.withheld(free) == folder.withheld(gated) == ()
+
+
+def test_a_setting_of_gated_repositories_that_means_nothing_is_refused(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("HERDBOOK_GATED", "llama")
+    for name, value in s3_server.environment(server).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CacheError, match=r"gated .*'llama' is not the name of a repository"):
+        configured("s3://herd/gated").withheld(product(tmp_path / "gated", gated=True))
 
 
 def test_a_cache_that_is_full_throws_no_result_away(plan, tmp_path, monkeypatch, capsys):
@@ -389,6 +413,9 @@ def test_a_cache_that_is_full_throws_no_result_away(plan, tmp_path, monkeypatch,
     save(plan, find(all_jobs(plan), "fetch", part.key))
     assert "warning: not saved in the cache" in capsys.readouterr().err
     assert plan.layout.shard(part).exists()
+    monkeypatch.setenv("HERDBOOK_RUN", "r")  # on machines that share no disk, nobody else would get it
+    with pytest.raises(CacheError):
+        save(plan, find(all_jobs(plan), "fetch", part.key))
 
 
 def test_take_offers_what_is_missing_here_and_there_in_the_cache(plan, tmp_path, monkeypatch):

@@ -74,7 +74,12 @@ def prepare(folder, models=None, **sections):
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-    release = {"quote": {"text": EVIL, "author": EVIL}, "summary": EVIL}
+    release = {
+        "quote": {"text": EVIL, "author": EVIL},
+        "summary": EVIL,
+        "uses": {"intended": [EVIL], "unsuitable": [EVIL]},
+        "signer": {"identity": EVIL, "issuer": EVIL},
+    }
     return prepare(tmp_path_factory.mktemp("card"), release=release, **SECTIONS)
 
 
@@ -251,7 +256,7 @@ def test_text_of_others_stays_text(card):
     tokens = parser.parse(body(card))
     inline = [child for token in tokens for child in (token.children or [])]
     blocks = {token.content for token in tokens if token.type == "html_block"}
-    assert {re.sub(r"<summary>[A-Z][\w:? ]+</summary>", "", block) for block in blocks} == {
+    assert {re.sub(r"<summary>[A-Z][\w:,? ]+</summary>", "", block) for block in blocks} == {
         "<details>\n\n",
         "</details>\n",
     }
@@ -261,6 +266,7 @@ def test_text_of_others_stays_text(card):
         "#can-i-trust-it",
         "#comparisons",
         "#is-it-good",
+        "#lineage",
         "NOTICE",
         "SHA256SUMS",
         "model.safetensors",

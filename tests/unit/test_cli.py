@@ -116,7 +116,7 @@ def test_exit_statuses_are_those_documented():
 
 
 def test_the_table_of_statuses_has_every_error():
-    text = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8")
     listed = {int(status) for status in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     raised = {kind.exit_status for kind in kinds if issubclass(kind, errors.HerdbookError)}

@@ -254,9 +254,9 @@ def test_unknown_module_is_an_error():
 
 def test_local_version_labels_do_not_count(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda _: "2.13.0+cpu")
-    parsed.package_version.cache_clear()
+    parsed._installed_version.cache_clear()
     assert parsed.package_version("torch") == "2.13.0"
-    parsed.package_version.cache_clear()
+    parsed._installed_version.cache_clear()
 
 
 def test_code_is_digests_and_versions(package):

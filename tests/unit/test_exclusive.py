@@ -16,7 +16,7 @@ from herdbook.tools import exclusive
 HOLDER = (
     "import pathlib, sys, time\n"
     "from herdbook.tools.exclusive import hold\n"
-    "hold(pathlib.Path(sys.argv[1]), 'one.yaml')\n"
+    "hold(pathlib.Path(sys.argv[1]), 'building one.yaml')\n"
     "print('held', flush=True)\n"
     "time.sleep(600)\n"
 )

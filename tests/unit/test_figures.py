@@ -1,5 +1,7 @@
 """The figures: narrow enough for a phone, legible in light and dark, and whole whatever the names and numbers."""
 
+import itertools
+import random
 import re
 import xml.etree.ElementTree as ET
 from decimal import Decimal
@@ -20,6 +22,7 @@ from herdbook.figures import (
     draw_spectrum,
 )
 from herdbook.figures.svg import fit, text_width, wrap
+from herdbook.figures.timeline import Ran, draw_timeline, merged
 
 SVG = "{http://www.w3.org/2000/svg}"
 LONG = [f"a-model-with-a-long-name-and-a-number-{number}-that-was-tuned-{'x' * 12}" for number in range(12)]
@@ -78,6 +81,9 @@ LARGE = {
             for name in LONG
         ],
         "Measurements",
+    ),
+    "timeline": lambda: draw_timeline(
+        [Ran(name, 3600.0 * place, 3600.0 * place + 100, name) for place, name in enumerate(LONG)], "Build"
     ),
     "spectrum": lambda: draw_spectrum(
         [(1, 9.0), (4096, 0.1)], [(1, 8.0)], 4096, [Cut(name, 9, 1.0) for name in LONG], LONG[0]
@@ -160,3 +166,26 @@ def test_wrapped_text_is_whole():
     lines = wrap(text, 14, 120)
     assert " ".join(lines) == text
     assert all(text_width(line, 14) <= 120 for line in lines)
+
+
+def test_a_timeline_leaves_out_times_in_which_nothing_ran():
+    drawn = draw_timeline([Ran("a", 0, 10, "1"), Ran("b", 5, 20, "2"), Ran("a", 9000, 9020, "3")], "T")
+    bars = [
+        (float(bar.get("x")), float(bar.get("width")))
+        for bar in ET.fromstring(drawn).iter(f"{SVG}rect")
+        if bar.get("rx") == "2"
+    ]
+    assert len(bars) == 3
+    whole = 480 - 2 * 14 - 92
+    shares = sorted((round((x - 106) / whole, 2), round(width / whole, 2)) for x, width in bars)
+    assert shares == [(0.0, 0.25), (0.12, 0.38), (0.5, 0.5)]
+
+
+def test_merged_spans_against_a_naive_count():
+    draw = random.Random(4)
+    for _ in range(50):
+        spans = [(begin, begin + draw.randrange(1, 6)) for begin in (draw.randrange(40) for _ in range(8))]
+        moments = {moment for begin, end in spans for moment in range(begin, end)}
+        found = merged(spans)
+        assert sum(end - begin for begin, end in found) == len(moments)
+        assert all(end < begin for (_, end), (begin, _) in itertools.pairwise(found))

@@ -15,7 +15,7 @@ from herdbook.lock import whole
 from herdbook.lock.whole import check_config, check_tied
 from herdbook.weights import hollow, loading
 from herdbook.weights.checkpoint import Span
-from support import loaded, tiny
+from support import forkserver, loaded, tiny
 
 SIZES = {
     "hidden_size": 48,
@@ -223,7 +223,8 @@ def _frequencies(kind, scaling):
 
 
 @pytest.mark.own_process
-def test_transformers_loads_other_types_in_a_process_of_its_own(capfd):
+def test_transformers_loads_other_types_in_a_process_of_its_own(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "executable", forkserver.PYTHON)  # which has imported transformers
     config = {"model_type": "gemma2", **SIZES, "pad_token_id": 0}
     form = of_transformers(config)
     capfd.readouterr()

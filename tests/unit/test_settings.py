@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from herdbook import settings
 from herdbook.settings import CACHE, DEVICE, RECIPE, SETTINGS
@@ -84,27 +85,63 @@ def test_devices_that_are_understood_are_those_of_torch(name):
     assert str(torch.device(name)) == name
 
 
-@pytest.mark.parametrize(
-    ("config", "problem"),
-    [
-        ({"devise": "cuda"}, "devise: unknown setting; did you mean 'device'?"),
-        ({"device": "cudaa"}, "device: 'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean 'cuda'?"),
-        ({"device": "CPU"}, "device: 'CPU' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean 'cpu'?"),
-        ({"device": "cuda:"}, "device: 'cuda:' is not"),
-        ({"device": "cuda1"}, "device: 'cuda1' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean"),
-        ({"device": 0}, "device: '0' is not"),
-        ({"gpu_memory": "80 sheep"}, "gpu_memory: '80 sheep' is not a number of GB such as 80, or a size such as 80GB"),
-        ({"gpu_memory": 0}, "gpu_memory: '0' is not"),
-        ({"gpu_memory": -80}, "gpu_memory: '-80' is not"),
-        ({"gpu_memory": float("inf")}, "gpu_memory: 'inf' is not"),
-        ({"gpu_memory": [80]}, "gpu_memory: expected text or a number"),
-        *(({"price_per_hour": text}, f"price_per_hour: '{text}' is not a price") for text in ("cheap", -1, "nan", 0)),
-        ({"account": "lab"}, "account: unknown setting"),
-    ],
-)  # fmt: skip
+MEANINGLESS = [
+    ({"devise": "cuda"}, "devise: unknown setting; did you mean 'device'?"),
+    ({"device": "cudaa"}, "device: 'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean 'cuda'?"),
+    ({"device": "CPU"}, "device: 'CPU' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean 'cpu'?"),
+    ({"device": "cuda:"}, "device: 'cuda:' is not"),
+    ({"device": "cuda1"}, "device: 'cuda1' is not cpu, cuda (any GPU) or a GPU such as cuda:0; did you mean"),
+    ({"device": 0}, "device: '0' is not"),
+    ({"gpu_memory": "80 sheep"}, "gpu_memory: '80 sheep' is not a number of GB such as 80, or a size such as 80GB"),
+    ({"gpu_memory": 0}, "gpu_memory: '0' is not"),
+    ({"gpu_memory": -80}, "gpu_memory: '-80' is not"),
+    ({"gpu_memory": float("inf")}, "gpu_memory: 'inf' is not"),
+    ({"gpu_memory": [80]}, "gpu_memory: expected text or a number"),
+    *(({"price_per_hour": text}, f"price_per_hour: '{text}' is not a price") for text in ("cheap", -1, "nan", 0)),
+    ({"account": "lab"}, "account: unknown setting"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "problem"), MEANINGLESS)
 def test_settings_that_mean_nothing_are_named(config, problem):
     (found,) = settings.problems(config)
     assert found.startswith(problem)
+
+
+@pytest.mark.parametrize("config", [config for config, _ in MEANINGLESS])
+def test_an_editor_marks_them_too(config):
+    (value,) = config.values()
+    known = Draft202012Validator(settings.json_schema())
+    # numbers without an end and zeros in text are not for JSON Schema
+    assert known.is_valid(config) == (value == float("inf"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *({"gpu_memory": text} for text in ("80", 80, 1.5, "80 gb", " 80GiB ", "81559MiB", "", None)),
+        *({"device": text} for text in ("cpu", "cuda", "cuda:12", "", None)),
+        *({"price_per_hour": text} for text in (2, 0.5, "2.5", "1e-3", "1_000", None)),
+        {"recipe": "a.yaml", "cache": "s3://herd", "signing_key": "keyless"},
+    ],
+)
+def test_an_editor_accepts_what_is_understood(config):
+    assert settings.problems(config) == []
+    Draft202012Validator(settings.json_schema()).validate(config)
+
+
+def test_modules_of_a_workflow_agree_about_the_machine(monkeypatch):
+    for one in SETTINGS:
+        monkeypatch.setenv(one.variable, "")
+    passed = {}
+    settings.pass_on({"recipe": "a.yaml", "device": "cuda"}, "a/results", passed)
+    settings.pass_on({"recipe": "b.yaml", "device": "cuda"}, "b/results", passed)
+    assert (RECIPE.value, settings.RESULTS.value, DEVICE.value) == ("b.yaml", "b/results", "cuda")
+    with pytest.raises(
+        ValueError, match="^device: is 'cpu' in this module of the workflow and 'cuda' in another"
+    ):
+        settings.pass_on({"recipe": "c.yaml"}, "c/results", passed)
+    settings.pass_on({"recipe": "c.yaml"}, "c/results", {})  # another workflow
 
 
 def test_a_gpu_is_not_taken_for_the_cpu():

@@ -124,7 +124,7 @@ def test_a_prompt_of_which_the_tokenizer_would_make_gigabytes_is_refused(tmp_pat
     [
         (r"\w+|\s+", 10),  # which ends
         ("(a|a|ab?)+$x", 10),  # after too many steps for the library, which ends the process
-        ("((a|a){14}b|a)", 1),  # at each of many places
+        ("((a|a){14}b|a)", 0),  # at each of many places
     ],
 )
 def test_a_tokenizer_s_regular_expressions_take_bounded_time(tmp_path, monkeypatch, pattern, seconds):
@@ -148,14 +148,14 @@ def test_a_tokenizer_s_regular_expressions_take_bounded_time(tmp_path, monkeypat
     [
         (
             "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-            "more than 1 seconds",
+            "more than 0 seconds",
         ),
         ("{% for a in range(99999) %}{{ 'a' * 100000 }}{% endfor %}", "too much memory"),
     ],
 )
 def test_a_chat_template_takes_bounded_time_and_memory(tmp_path, monkeypatch, template, problem):
     if "seconds" in problem:  # the other one ends earlier, and a busy machine may take longer
-        monkeypatch.setattr(limits, "TEMPLATE_SECONDS", 1)
+        monkeypatch.setattr(limits, "TEMPLATE_SECONDS", 0)
     tiny.write_model(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
     with pytest.raises(StepError, match=problem) as refused:

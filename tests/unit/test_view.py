@@ -188,10 +188,10 @@ def test_last_lines_of_a_log(tmp_path):
         + "naïve \x9b2J\n".encode()
         + b"\xff\xfe broken\n"
     )
-    said = words.last_lines(log)
+    said = words.last_lines(str(log))
     assert said[-4:] == ["red", "100%|###|", "naïve \ufffd2J", "\ufffd\ufffd broken"]
     assert len(said) == words.LAST_LINES
-    assert words.last_lines(tmp_path / "none.log") == []
+    assert words.last_lines(str(tmp_path / "none.log")) == []
 
 
 def test_failure_names_model_key_and_log(tmp_path):

@@ -184,8 +184,10 @@ def test_errors(error, monkeypatch, capsys, tmp_path):
 def test_a_log_s_last_lines_and_progress(tmp_path, capsys):
     log = tmp_path / "job.log"
     log.write_bytes("\n".join(HOSTILE).encode("utf-8", "surrogatepass"))
-    assert not unseen("\n".join(words.last_lines(log)))
-    run = SimpleNamespace(rule="laser", label="a.1", model="a", key="k", logs=[log], seconds=lambda _: 1.0)
+    assert not unseen("\n".join(words.last_lines(str(log))))
+    run = SimpleNamespace(
+        rule="laser", label="a.1", model="a", key="k", logs=[str(log)], seconds=lambda _: 1.0
+    )
     assert not unseen(said("\n".join(words.failure(run, 2.0))))
     progress.say(ALL)
     assert not unseen(capsys.readouterr().err)

@@ -78,6 +78,13 @@ def test_a_setting_that_is_not_understood_stops_before_anything_runs(project, se
     assert not project.results.exists()
 
 
+def test_a_method_of_deployment_without_effect_is_refused(project):
+    said = failure(project, "--sdm", "conda", "apptainer")
+    assert "--software-deployment-method apptainer: the rules name no containers" in said
+    assert "apptainer build herdbook.sif envs/herdbook.def" in said
+    assert not project.results.exists()
+
+
 def test_a_cluster_s_file_may_have_the_keys_of_its_profile(project):
     site = project.root / "site.yaml"
     keys = "account: lab\npartition: cpu\ngpu_partition: big\ngpu: h100\ndevice: cuda\ngpu_memory: 80GB\n"

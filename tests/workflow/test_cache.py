@@ -60,7 +60,7 @@ class Herd:
             project.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
             tiny.lock(project.recipe)
         with (project.recipe.parent / "config.yaml").open("a", encoding="utf-8") as file:
-            file.write(f"cache: {self.place}\n")
+            file.write(f"cache: {self.place}\ngated: herd/other\n")
         self.away()
         return project
 

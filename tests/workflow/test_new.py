@@ -15,7 +15,7 @@ import yaml
 from pytest_local_hub import LocalHub, client
 from safetensors.torch import load_file, save
 
-from herdbook import __version__
+from herdbook import __version__, settings
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
@@ -405,9 +405,7 @@ def test_a_wheel_has_what_it_takes(tmp_path, repository):
     ]
     site = tmp_path / "site"
     for package in target["packages"]:
-        shutil.copytree(
-            ROOT / package, site / Path(package).name, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / package, site / Path(package).name)
     for source, place in target["force-include"].items():
         (site / place).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copyfile
@@ -427,3 +425,126 @@ def test_a_wheel_has_what_it_takes(tmp_path, repository):
     assert all(part.id in said for part in plans.load(repository.recipe).parts.values())
     assert re.search(r"^verify +1$", said, re.MULTILINE)
     assert not re.search(rf"{re.escape(str(ROOT))}(?!/\.venv/)", said)
+
+
+MERGE = """\
+merge_method: slerp
+base_model: herd/one
+models:
+  - model: herd/one
+  - model: herd/two
+parameters:
+  t: 0.5
+dtype: bfloat16
+"""
+
+
+@pytest.fixture
+def herd(tmp_path, monkeypatch):
+    """A Hub with two models, and a merge of them with its configuration in its card."""
+    with LocalHub() as hub:
+        client.use(hub, tmp_path / "here", monkeypatch)
+        for seed, name in enumerate(("one", "two"), 1):
+            source = tiny.write_model(tmp_path / name, seed=seed)
+            hub.add_repo(
+                f"herd/{name}",
+                {path.name: path.read_bytes() for path in source.iterdir()},
+                license="apache-2.0",
+            )
+        card = f"---\nlicense: apache-2.0\n---\n# Merged\n\n```yaml\n{MERGE}```\n"
+        hub.add_repo("herd/Merged", {"README.md": card.encode()})
+        yield hub
+
+
+@pytest.mark.parametrize("source", ["merge.yml", "herd/Merged"])
+def test_a_repository_from_a_merge_is_locked_and_planned(herd, tmp_path, monkeypatch, capsys, source):
+    monkeypatch.chdir(tmp_path)
+    Path("merge.yml").write_text(MERGE, encoding="utf-8")
+    assert main(["new", "herd", "--from", source]) == 0
+    said = capsys.readouterr()
+    (recipe,) = (tmp_path / "herd/recipes").glob("*.yaml")
+    assert recipe.read_text().startswith(
+        "# yaml-language-server: $schema=recipe.schema.json\n# Imported from "
+    )
+    assert load(tmp_path / "herd/config/config.yaml")["recipe"] == f"recipes/{recipe.name}"
+    plan = plans.load(recipe)
+    assert {plan.recipe.models[name].hub: locked.revision for name, locked in plan.lock.sources.items()} == {
+        f"herd/{name}": herd.repos[f"herd/{name}"].branches["main"] for name in ("one", "two")
+    }
+    assert all(part.id in said.out for part in plan.parts.values())
+    assert "assumed: " in said.err
+
+
+def test_commands_need_no_recipe_inside(herd, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "herd", "--from", "herd/Merged"]) == 0
+    monkeypatch.chdir(tmp_path / "herd")
+    monkeypatch.delenv("HERDBOOK_RECIPE", raising=False)
+    for command in (
+        ["lock"],
+        ["plan"],
+        ["explain", "all"],
+        ["refresh"],
+        ["gc"],
+        ["files", "one"],
+        ["fetch", "one.1"],
+    ):
+        assert main(command) == 0, (command, capsys.readouterr().err)
+    assert list(Path("results/shards").glob("one.1-*.safetensors"))
+    assert load(Path("recipes/merged.yaml"))["release"]["model"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("files", "source", "message"),
+    [
+        ({"README.md": b"# A model\n"}, "herd/other", "contains no configuration"),
+        ({"config.json": b"{}"}, "herd/other", "nothing states what it was merged from"),
+        # what a card on the Hub names is not looked for on this machine
+        (
+            {"README.md": MERGE.replace("herd/two", "./two").encode()},
+            "herd/other",
+            "'./two' is neither a folder",
+        ),
+        ({}, "mistyped", "is neither a file, a folder, nor owner/name"),
+        ({}, "herd/gone", "herd/gone"),
+    ],
+)
+def test_from_what_is_no_merge_nothing_is_written(
+    herd, tmp_path, monkeypatch, capsys, files, source, message
+):
+    monkeypatch.chdir(tmp_path)
+    if files:
+        herd.add_repo("herd/other", files)
+    assert main(["new", "made", "--from", source]) != 0
+    assert message in capsys.readouterr().err
+    assert not Path("made").exists()
+
+
+def test_a_source_that_is_gone_leaves_a_repository_to_correct(herd, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    del herd.repos["herd/two"]
+    assert main(["new", "herd", "--from", "herd/Merged"]) != 0
+    said = capsys.readouterr().err
+    assert "recipes/merged.yaml could not be locked or planned" in said
+    assert "herd/two" in said
+    assert Path("herd/recipes/merged.yaml").exists()
+
+
+def test_what_comes_along_is_understood(folder):
+    """The example with what it has as comments, the task, the suites, and the schemas."""
+    text = (folder / "recipes/example.yaml").read_text(encoding="utf-8")
+    head, _, rest = text.partition("# evaluate:")
+    (folder / "recipes/more.yaml").write_text(head + f"# evaluate:{rest}".replace("\n# ", "\n")[2:])
+    recipe = recipes.load(folder / "recipes/more.yaml")
+    assert list(recipe.evaluate.models) == ["base", "pair"]
+    assert recipe.quantize is not None
+    suites = ROOT / "config/suites"
+    for path in suites.iterdir():
+        assert (folder / "recipes/suites" / path.name).read_bytes() == path.read_bytes()
+    for yaml_file, schema in (
+        ("recipes/example.yaml", recipes.json_schema()),
+        ("config/config.yaml", settings.json_schema()),
+    ):
+        first = (folder / yaml_file).read_text(encoding="utf-8").splitlines()[0]
+        named = (folder / yaml_file).with_name(first.removeprefix("# yaml-language-server: $schema="))
+        assert json.loads(named.read_text(encoding="utf-8")) == schema

@@ -80,18 +80,11 @@ def test_live_view(built):
     project, seen = built
     logged = steps_of(project.logged())
     shown = plain(seen)
-    drawn = [one for one in pictures(seen) if rebuilds.BAR in one]
+    drawn = rebuilds.progress(seen)
     assert len(drawn) > 10
-    # what ran stood there while it ran, with memory of a process that has torch, and its bytes
-    lasered = [line for one in drawn for line in one.splitlines() if line.startswith("laser ")]
-    assert any(
-        re.search(r"base-laser\.1 +[\d.]+ s +[12]\d\d\.\d\d MB +.* of 45\.38 kB", line) for line in lasered
-    )
-    heads = [
-        [int(number) for number in found]
-        for one in drawn
-        for found in re.findall(r"(\d+) of (\d+) steps done, (\d+) running, (\d+) waiting", one)
-    ]
+    # what ran stood there while it ran
+    assert any(map(rebuilds.LASERED.search, drawn))
+    heads = rebuilds.heads(drawn)
     assert all(done + running + waiting == total == len(logged) for done, total, running, waiting in heads)
     assert [head[0] for head in heads] == sorted(head[0] for head in heads)
     assert max(running for _, _, running, _ in heads) == 2  # two cores

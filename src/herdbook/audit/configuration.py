@@ -114,13 +114,26 @@ def find(subject: Subject, config: Path | None) -> Configuration:
     if config is not None:
         _check_size(config.stat().st_size, str(config))
         return parse(config.read_bytes(), str(config))
+    found = text_of(subject)
+    if found is None:
+        raise UnverifiedError(
+            f"{subject.name}: has neither {', '.join(FILES[:-1])} nor a card; pass the configuration with --config FILE"
+        )
+    return parse(*found)
+
+
+def text_of(subject: Subject) -> tuple[bytes, str] | None:
+    """Return the text in which a merge has its configuration, and the name of the file; None if it has none.
+
+    Raises:
+        UnverifiedError: If it is too large.
+        SourceError: If it cannot be read.
+    """
     for name in FILES:
         if name in subject.files:
             _check_size(subject.files[name].size_bytes, name)
-            return parse(subject.read(name, MAX_BYTES), name)
-    raise UnverifiedError(
-        f"{subject.name}: has neither {', '.join(FILES[:-1])} nor a card; pass the configuration with --config FILE"
-    )
+            return subject.read(name, MAX_BYTES), name
+    return None
 
 
 def _check_size(size_bytes: int, where: str) -> None:

@@ -27,7 +27,7 @@ from herdbook.cache.folder import FolderStore
 from herdbook.cache.s3 import SCHEME, S3Store
 from herdbook.errors import CacheError, DigestMismatchError
 from herdbook.files import dump_json, scratch, sha256_file
-from herdbook.settings import CACHE
+from herdbook.settings import CACHE, GATED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -91,6 +91,20 @@ class Cache:
     def check(self) -> None:
         """Check that the store exists and is writable. Raises CacheError."""
         self.store.check()
+
+    def withheld(self, product: Product) -> tuple[str, ...]:
+        """Return the gated repositories because of which a product is not stored: whoever may read a bucket reads all of it.
+
+        Raises:
+            CacheError: If the setting that names repositories means nothing.
+        """
+        if self.store.private or not product.gated:
+            return ()
+        try:
+            allowed = GATED.parsed or ()
+        except ValueError as error:
+            raise CacheError(f"{GATED.key} (${GATED.variable}): {error}") from error
+        return tuple(name for name in product.gated if name not in allowed)
 
     def contained(self, products: Iterable[Product]) -> list[Product]:
         """Return those of the products that the cache contains, in their order."""

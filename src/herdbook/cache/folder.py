@@ -33,6 +33,7 @@ class FolderStore:
     """
 
     at_once = 1
+    private = True
 
     def __init__(self, root: Path) -> None:
         self.root, self.place = root, str(root)

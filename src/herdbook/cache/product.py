@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from herdbook.key import digest
 from herdbook.plan import Evaluation, Imatrix, Node, Part, Quantized, Search
 from herdbook.plan.jobs import FILES, result_jobs
+from herdbook.recipe import Hub
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,12 +38,12 @@ class Product:
     Args:
         job: The job.
         names: Names from the recipe that its files mention but its key does not cover: a measurement states whose it is.
-        gated: Whether it descends from a gated source.
+        gated: Names of the gated sources that it descends from, ``owner/name``.
     """
 
     job: Job
     names: tuple[str, ...] = ()
-    gated: bool = False
+    gated: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -118,10 +119,13 @@ def _model(plan: Plan, job: Job) -> str:
     return plan.released.name
 
 
-def _gated(plan: Plan) -> dict[str, bool]:
-    """Return, for each model by name, whether it is a gated source or descends from one."""
-    gated: dict[str, bool] = {}
+def _gated(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Return, for each model by name, the gated sources that it is or descends from."""
+    gated: dict[str, tuple[str, ...]] = {}
     for node in plan.nodes.values():  # parents first
         source = plan.lock.sources.get(node.name)
-        gated[node.name] = bool(source and source.gated) or any(gated[parent] for parent in node.parents)
+        name = node.recipe.hub.partition("@")[0] if isinstance(node.recipe, Hub) else node.name
+        own = [name] if source and source.gated else []
+        inherited = [name for parent in node.parents for name in gated[parent]]
+        gated[node.name] = tuple(dict.fromkeys([*own, *inherited]))
     return gated

@@ -25,13 +25,14 @@ class S3Store:
     """A store in a bucket.
 
     The client finds endpoint and credentials as all AWS programs do: from the environment, profiles or roles. Access is
-    left to the bucket's policy: gated entries have a prefix of their own.
+    left to the bucket's policy: gated entries have a prefix of their own, and are stored only if a setting names their source.
 
     Args:
         place: ``s3://bucket`` or ``s3://bucket/prefix``.
     """
 
     at_once = 16
+    private = False
 
     def __init__(self, place: str) -> None:
         self._bucket, _, prefix = place.removeprefix(SCHEME).strip("/").partition("/")

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from herdbook.cache.cache import configured
 from herdbook.cache.product import products
 from herdbook.errors import CacheError
+from herdbook.plan.jobs import result_jobs
 from herdbook.progress import say
-from herdbook.settings import CACHE
+from herdbook.settings import CACHE, RUN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from herdbook.cache.cache import Cache
     from herdbook.cache.product import Product
     from herdbook.plan import Plan
@@ -54,31 +57,105 @@ def restore(plan: Plan, path: Path) -> None:
     cache.restore(by_path[path], path, plan.recipe.release.name)
 
 
+def take(plan: Plan, job: Job, make: Callable[[Job], None]) -> None:
+    """Take the inputs of a job that are missing on this machine from the cache, if one is configured.
+
+    What no cache keeps, such as a model's folder of links, is made here, of what the cache keeps.
+
+    Args:
+        plan: The plan.
+        job: The job.
+        make: Makes the outputs of another job, whose inputs exist.
+
+    Raises:
+        CacheError: If the cache does not contain an input.
+        DigestMismatchError: If an input is damaged.
+    """
+    cache = configured()
+    if cache is None or all(path.exists() for path in job.inputs):
+        return
+    every = products(plan)
+    kept = {path: product for product in every for path in product.files.values()}
+    makers = {path: one for one in result_jobs(plan) for path in one.outputs}
+
+    def provide(paths: tuple[Path, ...]) -> None:
+        for path in paths:
+            if path.exists():
+                continue
+            if product := kept.get(path):
+                _restore_whole(cache, product, plan.recipe.release.name)
+            elif path in makers:
+                provide(makers[path].inputs)
+                make(makers[path])
+
+    provide(job.inputs)
+
+
+def _restore_whole(cache: Cache, product: Product, release: str) -> None:
+    """Restore all missing files of a product: who reads weights also compares them with their record."""
+    if not cache.contained([product]):
+        raise CacheError(
+            f"{product.id}: is missing on this machine, and not in the cache ({cache.store.place}). Make it first: "
+            f"herdbook {product.job.step}"
+        )
+    for path in product.files.values():
+        if not path.exists():
+            cache.restore(product, path, release)
+
+
+def is_saved(plan: Plan, job: Job) -> bool:
+    """Return whether a build on machines that share no disk already has a job's results in its cache."""
+    if not RUN.value:
+        return False
+    cache, product = configured(), _product(plan, job)
+    return bool(cache and product and cache.contained([product]))
+
+
 def save(plan: Plan, job: Job) -> None:
     """Save a job's results in the cache, if one is configured.
 
     A cache that does not accept them is no reason to discard the results: a warning is printed, and the build continues.
+    Machines that share no disk have no other way to hand them on, so there it is a failure.
 
     Raises:
+        CacheError: If machines share no disk and the cache does not accept them.
         DigestMismatchError: If a file that was just made differs from its record.
     """
-    product = next((product for product in products(plan) if product.job == job), None)
+    product = _product(plan, job)
     try:
         cache = configured()
-        if cache and product and product.files:
+        if not (cache and product and product.files):
+            return
+        if names := cache.withheld(product):
+            say(
+                f"not saved in the cache: descends from gated {', '.join(names)}, which `gated` does not name"
+            )
+        else:
             cache.put(product, plan.recipe.release.name)
     except CacheError as error:
+        if RUN.value:
+            raise
         say(f"warning: not saved in the cache: {error}")
 
 
+def _product(plan: Plan, job: Job) -> Product | None:
+    return next((product for product in products(plan) if product.job == job), None)
+
+
 def add(plan: Plan, cache: Cache) -> tuple[int, int]:
-    """Save all existing results of a plan in a cache; return how many were new, and their total number.
+    """Save the existing results of a plan in a cache; return how many were new, and their total number.
+
+    In a bucket, results that descend from a gated source are saved only if the settings name it.
 
     Raises:
         CacheError: If the cache does not accept one.
         DigestMismatchError: If a result differs from its record.
     """
-    existing = [product for product in products(plan) if product.files and product.exists]
+    existing = [
+        product
+        for product in products(plan)
+        if product.files and product.exists and not cache.withheld(product)
+    ]
     return sum(cache.put(product, plan.recipe.release.name) for product in existing), len(existing)
 
 

@@ -30,6 +30,7 @@ class Store(Protocol):
 
     place: str
     at_once: int  # how many requests are worth sending at once
+    private: bool  # whether gated files can be restricted to their owner
 
     def check(self) -> None:
         """Check that the storage exists and is writable."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "herdbook"
 GROUPS = {
-    "Recipes": ("new", "import", "lock", "refresh", "plan", "explain", "schema"),
+    "Recipes": ("new", "import", "lock", "tune", "refresh", "plan", "explain", "schema", "install"),
     "Steps of a build, as Snakemake calls them": (
         *(
             "restore",
@@ -47,7 +47,7 @@ GROUPS = {
     "Releases": ("publish", "verify", "audit", "compare", "export", "key"),
     "Inspecting any model": ("spectrum", "routers"),
     "Adapters": ("extract",),
-    "The cache": ("cache",),
+    "Disk space": ("cache", "gc"),
 }
 NAMES = tuple(name for names in GROUPS.values() for name in names)
 # The module of a command whose name Python does not allow for a module.

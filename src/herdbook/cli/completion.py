@@ -33,7 +33,7 @@ def recipes(_context: Context, _parameter: Parameter, incomplete: str) -> list[C
         for folder in folders
         if folder.is_dir()
         for path in folder.iterdir()
-        if path.suffix in SUFFIXES and str(path).startswith(incomplete) and _is_recipe(path)
+        if path.suffix in SUFFIXES and str(path).startswith(incomplete) and is_recipe(path)
     )
     return [CompletionItem(path) for path in paths] or [CompletionItem(incomplete, type="file")]
 
@@ -69,7 +69,8 @@ def _matching(names: Iterable[tuple[str, str]], incomplete: str) -> list[Complet
     return [CompletionItem(name, help=about) for name, about in unique.items()]
 
 
-def _is_recipe(path: Path) -> bool:
+def is_recipe(path: Path) -> bool:
+    """Return whether a file looks like a recipe."""
     try:
         if path.stat().st_size > MOST_BYTES:
             return False

@@ -37,21 +37,36 @@ def command(recipe: Path, requests: bool) -> None:
     """
     from herdbook import lock as locks
     from herdbook import plan as plans
+    from herdbook.plan.requests import with_requests
+
+    if requests:
+        path = locks.path_for(recipe)
+        locks.write(with_requests(plans.load(recipe)), path)
+        say(path)
+    else:
+        lock_recipe(recipe)
+
+
+def lock_recipe(recipe: Path) -> None:
+    """Pin everything that a recipe names, and write its lock.
+
+    Raises:
+        HerdbookError: If something is unavailable, or the recipe cannot be built.
+    """
+    from herdbook import lock as locks
+    from herdbook import plan as plans
     from herdbook import recipe as recipes
     from herdbook.errors import RecipeError
     from herdbook.lock.pin import pin
+    from herdbook.lock.searches import with_results
+    from herdbook.plan.tuned import unfound
 
     path = locks.path_for(recipe)
-    if requests:
-        from herdbook.plan.requests import with_requests
-
-        locks.write(with_requests(plans.load(recipe)), path)
-        say(path)
-        return
     content = recipes.load(recipe)
-    lock = pin(content, recipe, lambda line: say(line, file=sys.stderr))
+    lock = with_results(pin(content, recipe, lambda line: say(line, file=sys.stderr)), path)
     try:
-        warnings = check(plans.make(content, lock, recipe))
+        warnings = check(plans.make(recipes.without_searches(content), lock, recipe))
+        warnings += unfound(content, lock)
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe)) from error
     for warning in warnings:

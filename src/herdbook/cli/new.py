@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from herdbook import __version__
+from herdbook import __version__, settings
 from herdbook.cli import options
 from herdbook.errors import RecipeError
 from herdbook.visible import say
@@ -15,19 +16,39 @@ from herdbook.visible import say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from herdbook.importing import Imported
+
 VERSION = "@version@"  # replaced by Herdbook's version
+PROJECT = "@project@"  # replaced by a link to Herdbook, once it has a public address
 MAY_EXIST = {".git"}  # the repository may have been created or cloned before
-NEXT = """\
-{folder}: a repository for recipes; its README.md describes the files. Next:
-  cd {folder}
-  herdbook lock recipes/example.yaml
-  snakemake -n
-"""
+EXAMPLE = Path("recipes/example.yaml")
+SCHEMA = "# yaml-language-server: $schema=recipe.schema.json\n"
+ABOUT = "{folder}: a repository for recipes; its README.md describes the files. Next:"
 
 
-@click.command(epilog=options.examples("herdbook new herd"))
+@click.command(
+    epilog=options.examples(
+        "herdbook new herd",
+        "herdbook new herd --from mergekit_config.yml",
+        "herdbook new herd --from owner/name",
+    )
+)
 @click.argument("folder", type=options.PATH)
-def command(folder: Path) -> None:
+@click.option(
+    "--from",
+    "source",
+    metavar="SOURCE",
+    help="Begin with the recipe of a merge: a mergekit configuration or card (FILE), or owner/name[@revision] on the Hub. It is "
+    "locked and planned.",
+)
+@click.option(
+    "--map",
+    "mapped",
+    multiple=True,
+    metavar="NAME=MODEL",
+    help="With --from: what a name of a model stands for, as for `herdbook import`. Repeatable; @FILE names a file.",
+)
+def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
     """Make a repository for recipes, with workflows for GitHub.
 
     FOLDER must be new or empty.
@@ -35,19 +56,118 @@ def command(folder: Path) -> None:
     from herdbook.files import write_text
     from herdbook.tools.installed import root
 
+    if mapped and source is None:
+        raise click.UsageError("--map is about names in the configuration of --from")
     if folder.exists() and not folder.is_dir():
         raise RecipeError("is a file; pass a new folder", str(folder))
     if folder.is_dir() and {path.name for path in folder.iterdir()} - MAY_EXIST:
         raise RecipeError("is not empty, so nothing was written; pass a new folder", str(folder))
-    for source, name in _files(root()):
-        write_text(folder / name, source.read_text(encoding="utf-8").replace(VERSION, __version__))
-    say(*NEXT.format(folder=folder).removesuffix("\n").split("\n"))
+    recipe, imported = EXAMPLE, None
+    if source is not None:
+        imported = _imported(source, folder / EXAMPLE.parent, mapped)
+        recipe = EXAMPLE.with_name(f"{_file_name(imported)}.yaml")
+    for name, text in _contents(root()):
+        if imported and name == EXAMPLE:
+            write_text(folder / recipe, SCHEMA + imported.text)
+        elif name == Path("config/config.yaml"):
+            write_text(folder / name, text.replace(EXAMPLE.as_posix(), recipe.as_posix()))
+        else:
+            write_text(folder / name, text)
+    about = ABOUT.format(folder=folder)
+    if imported is None:
+        say(about, f"  cd {folder}", "  herdbook lock", "  snakemake -n")
+        return
+    for line in imported.assumed:
+        say(f"assumed: {line}", file=sys.stderr)
+    _lock_and_plan(folder, recipe)
+    say(about, f"  cd {folder}", "  snakemake --cores all")
+
+
+def _imported(source: str, recipes: Path, mapped: tuple[str, ...]) -> Imported:
+    """Return the recipe that a configuration becomes, of a file or of somebody's merge.
+
+    Raises:
+        RecipeError: If there is none, or one that cannot be built.
+    """
+    from herdbook import recipe
+    from herdbook.audit.configuration import FILES, text_of
+    from herdbook.importing import import_recipe, read_mapping
+    from herdbook.importing.convert import convert
+    from herdbook.release.subject import FolderSubject, can_be_opened, open_subject
+
+    mapping = read_mapping(mapped)
+    if Path(source).is_file():
+        return import_recipe(Path(source), relative_to=recipes, mapping=mapping)
+    if not can_be_opened(source):
+        raise RecipeError(
+            "--from: is neither a file, a folder, nor owner/name or owner/name@revision", source
+        )
+    subject = open_subject(source)
+    found = text_of(subject)
+    if found is None:
+        raise RecipeError(
+            f"--from: has none of {', '.join(FILES)}, so nothing states what it was merged from", source
+        )
+    content, name = found
+    where = Path(source.partition("@")[0]) / name
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"--from: {name} is not a text: {error}", source) from error
+    is_local = isinstance(subject, FolderSubject)
+    imported = convert(text, where, None, None, recipes, mapping, is_local=is_local)
+    recipe.parse(imported.text, f"{where}, as a recipe")
+    return imported
+
+
+def _file_name(imported: Imported) -> str:
+    """Return the name of a recipe's file, by that of its release."""
+    from herdbook.importing.models import slug
+
+    return slug(imported.content["release"]["name"]) or "imported"
+
+
+def _lock_and_plan(folder: Path, recipe: Path) -> None:
+    from herdbook import plan as plans
+    from herdbook.cli.lock import lock_recipe
+    from herdbook.cli.plan import show
+    from herdbook.errors import HerdbookError
+
+    try:
+        lock_recipe(folder / recipe)
+        show(plans.load(folder / recipe, folder / settings.RESULTS.default))
+    except HerdbookError:
+        say(
+            f"{folder}: was made, but {recipe} could not be locked or planned, for the reason below. Change it, then:",
+            f"  cd {folder}",
+            "  herdbook lock",
+            file=sys.stderr,
+        )
+        raise
+
+
+def _contents(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each file of the repository: its path, and its text."""
+    from herdbook import recipe as recipes
+    from herdbook.files import dump_json
+    from herdbook.tools.installed import homepage
+
+    address = homepage()
+    for source, name in _files(root):
+        text = source.read_text(encoding="utf-8").replace(VERSION, __version__)
+        yield name, text.replace(PROJECT, f"[Herdbook]({address})" if address else "Herdbook")
+    yield Path("recipes/recipe.schema.json"), dump_json(recipes.json_schema())
+    yield Path("config/config.schema.json"), dump_json(settings.json_schema())
 
 
 def _files(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield each file with its path in the repository."""
+    """Yield each file that is copied, with its path in the repository."""
     starter = root / "starter"
-    yield from ((path, path.relative_to(starter)) for path in sorted(starter.rglob("*")) if path.is_file())
+    for path in sorted(starter.rglob("*")):
+        if path.is_file() and path.parent.name != "__pycache__":  # pip compiles jobs/verify.py
+            yield path, path.relative_to(starter)
     profiles = root / "profiles"
     yield from ((path, path.relative_to(root)) for path in sorted(profiles.glob("*/*")) if path.is_file())
+    suites = root / "config/suites"
+    yield from ((path, Path("recipes/suites") / path.name) for path in sorted(suites.glob("*.yaml")))
     yield root / "requirements.lock", Path("constraints.txt")

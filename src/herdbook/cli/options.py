@@ -73,7 +73,9 @@ results = click.option(
     "--results",
     type=FOLDER,
     metavar="FOLDER",
-    default="results",
+    envvar=settings.RESULTS.variable,
+    default=settings.RESULTS.default,
+    show_envvar=True,
     show_default=True,
     help="The results folder.",
 )

@@ -45,15 +45,20 @@ def command(recipe: Path, results: Path, gpu_memory: int | None, *, elsewhere: b
     from herdbook.plan.jobs import jobs
 
     plan = plans.load(recipe, results)
-    say(*_models(plan), *_jobs(plan), *_totals(plan))
-    for warning in plan.warnings:
-        say(f"warning: {warning}", file=sys.stderr)
+    show(plan)
     if not elsewhere:
         unmade = [job for job in jobs(plan) if not all(map(Path.exists, job.outputs))]
         for line in needs.missing_software(unmade):  # the jobs may still run elsewhere, or with conda
             say(f"warning: on this machine: {line}", file=sys.stderr)
         needs.check_disk(plan)
     needs.check_gpu(plan, gpu_memory)
+
+
+def show(plan: Plan) -> None:
+    """Print the models and jobs of a plan, what they need, and its warnings."""
+    say(*_models(plan), *_jobs(plan), *_totals(plan))
+    for warning in plan.warnings:
+        say(f"warning: {warning}", file=sys.stderr)
 
 
 def _models(plan: Plan) -> Iterator[str]:

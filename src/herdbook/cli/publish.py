@@ -120,8 +120,8 @@ def _lead_here(release: LocalRelease, repo: str | None) -> None:
     from herdbook.plan.edition import Edition
     from herdbook.publish.proposal import successor
 
-    replaced = release.recipe.publish.replaces
-    if replaced and repo and release.release.edition is not Edition.GGUF:
+    replaced = (release.recipe.publish.replaces or "").partition("@")[0]
+    if replaced and repo and replaced != repo and release.release.edition is not Edition.GGUF:
         say(*successor(replaced, repo))
 
 

@@ -1,4 +1,4 @@
-"""``herdbook schema``: the JSON Schema of recipes."""
+"""``herdbook schema``: the JSON Schemas of recipes and settings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from herdbook.visible import say
 
 
 @click.command
-def command() -> None:
+@click.option("--settings", "of_settings", is_flag=True, help="That of config/config.yaml.")
+def command(*, of_settings: bool) -> None:
     """Print the JSON Schema of recipes, for editors."""
     from herdbook import recipe as recipes
+    from herdbook import settings
     from herdbook.files import dump_json
 
-    say(*dump_json(recipes.json_schema()).removesuffix("\n").split("\n"))
+    schema = settings.json_schema() if of_settings else recipes.json_schema()
+    say(*dump_json(schema).removesuffix("\n").split("\n"))

@@ -64,8 +64,15 @@ CARD = "card"  # which describes other people's models, too
 DOCUMENTS = (CARD, "release")
 ABOUT_KEYS = (
     "KEY is the job's key, its first digits, or its name: `herdbook explain all` lists them. "
-    "The files that it reads must exist; Snakemake makes them in order."
+    "The files that it reads must exist, or be in the cache; Snakemake makes them in order."
 )
+
+
+def words(job: Job, threads: int) -> list[str]:
+    """Return the arguments with which `herdbook` does a job of a plan."""
+    step = STEPS[job.rule]
+    key = [job.key] if step.key else []
+    return [job.rule, *key, *(["--threads", str(threads)] if options.threads in step.options else [])]
 
 
 def command(name: str) -> click.Command:
@@ -84,19 +91,28 @@ def command(name: str) -> click.Command:
         if model is not None:
             _describe(model)
             return
+        from herdbook import needs
         from herdbook import plan as plans
-        from herdbook.cache.step import save
+        from herdbook.cache.step import is_saved, save, take
+        from herdbook.needs import spent
         from herdbook.plan.jobs import all_jobs, find, result_jobs
         from herdbook.steps import registry
         from herdbook.steps.machine import Machine
 
-        begun = time.monotonic()
+        begun = time.time()
         plan = plans.load(recipe, results)
         # The keys of the documents count much code, so a step that makes none of them does not compute them.
         job = find(all_jobs(plan) if name in DOCUMENTS else result_jobs(plan), name, key)
-        registry.run(plan, job, Machine(threads, device, gpu_memory))
+        if is_saved(plan, job):
+            say("already in the cache")
+            return
+        machine = Machine(threads, device, gpu_memory)
+        take(plan, job, lambda other: registry.run(plan, other, machine))
+        registry.run(plan, job, machine)
         save(plan, job)
-        _report(plan, job, threads, time.monotonic() - begun)
+        _report(plan, job, threads, time.time() - begun)
+        if name not in DOCUMENTS:
+            spent.note(plan, job, begun, needs.gpus(plan, job.subject, gpu_memory) if device != "cpu" else 0)
 
     decorated: Callable[..., None] = run
     for option in (*reversed(step.options), options.results, options.recipe):

@@ -91,6 +91,12 @@ LEVELS = {
     help="Write a page on the release and the findings to FILE: HTML that needs no network.",
 )
 @click.option(
+    "--build",
+    metavar="RESULTS",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="With --page: the folder of results that it was built in; the page then shows what its jobs took.",
+)
+@click.option(
     "--vsa", type=options.FILE, metavar="FILE", help="Write a verification summary (in-toto VSA) to FILE."
 )
 def command(
@@ -107,6 +113,7 @@ def command(
     work: Path | None,
     reports: findings.Reports,
     page: Path | None,
+    build: Path | None,
     vsa: Path | None,
 ) -> int:
     """Verify a release, without its recipe.
@@ -164,7 +171,7 @@ def command(
         from herdbook.files import write_text
         from herdbook.verify.page import as_page
 
-        write_text(page, as_page(name, results, opened))
+        write_text(page, as_page(name, results, opened, build))
     if vsa and opened:
         findings.write_summary(vsa, opened, results, chosen)
     say(report.closing(name, results))

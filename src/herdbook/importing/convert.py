@@ -85,15 +85,20 @@ def convert(
     license_: str | None,
     relative_to: Path,
     mapping: Mapping[str, str],
+    *,
+    is_local: bool = True,
 ) -> Imported:
-    """Convert a text as ``import_recipe`` does, without looking whether the recipe language has all that comes out."""
+    """Convert a text as ``import_recipe`` does, without looking whether the recipe language has all that comes out.
+
+    One that is not local was found elsewhere: it names no folders of this machine.
+    """
     notes = Notes()
     try:
         found = find(text, notes)
     except RecipeError as error:
         raise RecipeError(error.problems, str(path)) from error
     steps = steps_of(found.found)
-    models = Models(notes, path, relative_to, mapping, found.repositories)
+    models = Models(notes, path, relative_to, mapping, found.repositories, is_local)
     released = ""
     if steps:
         released = _add_steps(Steps(steps, notes, mapping), models, path)

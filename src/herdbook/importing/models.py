@@ -29,6 +29,7 @@ class Models:
         relative_to: The folder that the recipe will be written to.
         mapping: What names stand for, by the user: a repository of the Hub or a folder, by name.
         repositories: The repositories that the text of the card names.
+        is_local: Whether the configuration was found on this machine, so that it may name folders here.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class Models:
         relative_to: Path,
         mapping: Mapping[str, str],
         repositories: Iterable[str],
+        is_local: bool = True,
     ) -> None:
         self.notes, self.file, self.relative_to, self.mapping = notes, file, relative_to, mapping
         self.repositories = tuple(repositories)
+        self.is_local = is_local
         self.entries: dict[str, Any] = {}
         self.reserved: set[str] = set()
         self.made: Callable[[Place], str | None] = lambda _: (
@@ -127,7 +130,7 @@ class Models:
         if place.path in self.mapping:
             self._mapped.add(place.path)
             return self._as_mapped(place)
-        folder = self._folder(str(place))
+        folder = self._folder(str(place)) if self.is_local else None
         if folder is not None:
             return {"folder": folder}
         if place.is_on_hub:

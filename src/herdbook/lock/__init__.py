@@ -36,6 +36,8 @@ from herdbook.lock.model import (
     uri_of,
     write,
 )
+from herdbook.lock.predecessor import LockedPredecessor
+from herdbook.lock.tuned import LockedGain, LockedResult, LockedSearch, LockedTrial, best_of, splits_of
 from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, LockedVocabulary
 
 __all__ = [
@@ -52,9 +54,13 @@ __all__ = [
     "LockedChoice",
     "LockedDataSet",
     "LockedFile",
+    "LockedGain",
     "LockedGroup",
     "LockedHarness",
     "LockedHubFile",
+    "LockedPredecessor",
+    "LockedResult",
+    "LockedSearch",
     "LockedSource",
     "LockedSuite",
     "LockedTask",
@@ -63,8 +69,10 @@ __all__ = [
     "LockedToken",
     "LockedTokenDifference",
     "LockedTokens",
+    "LockedTrial",
     "LockedVocabulary",
     "OtherVersionError",
+    "best_of",
     "check_fits",
     "check_pinned",
     "data_files",
@@ -78,6 +86,7 @@ __all__ = [
     "pin_file",
     "render",
     "request",
+    "splits_of",
     "uri_of",
     "write",
 ]

@@ -10,7 +10,7 @@ from herdbook.errors import LockError
 from herdbook.lock.file import LockedFile
 from herdbook.lock.imatrix import given_imatrix
 from herdbook.lock.model import LockedHubFile, asked_of, request, uri_of
-from herdbook.recipe import SECTIONS, Adapter, Folder, Hub, Pypi, measured, tokenizer_of
+from herdbook.recipe import SECTIONS, Adapter, Folder, Hub, Pypi, measured, search_of, tokenizer_of
 from herdbook.recipe.card import TEMPLATE_SUFFIX
 from herdbook.recipe.quantize import HubImatrix
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.lock.model import Lock, LockedAdapter, LockedSource
+    from herdbook.lock.predecessor import LockedPredecessor
     from herdbook.recipe import Evaluate, HubFile, Recipe
     from herdbook.recipe.quantize import GivenImatrix
 
@@ -61,7 +62,9 @@ def misfits(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
             yield Misfit(
                 f"models.{name}.tokenizer", "makes a vocabulary that is not requested", "no entry", name
             )
+    yield from _misfits_of_predecessor(lock.predecessor, recipe.publish.replaces)
     yield from _misfits_of_tasks(lock, recipe.evaluate)
+    yield from _misfits_of_searches(lock, recipe)
     for name, board in recipe.leaderboards.items():
         snapshot = lock.leaderboards[name].name if name in lock.leaderboards else "no entry"
         if snapshot != board.snapshot:
@@ -139,6 +142,29 @@ def _misfits_of_tasks(lock: Lock, evaluate: Evaluate | None) -> Iterator[Misfit]
                 yield Misfit(where, "pins another commit", revision, pinned.revision)
 
 
+def _misfits_of_predecessor(locked: LockedPredecessor | None, asked: str | None) -> Iterator[Misfit]:
+    where, (repo, _, revision) = "publish.replaces", (asked or "").partition("@")
+    if (locked.asked if locked else None) != asked:
+        found = locked.asked if locked else "no entry"
+        yield Misfit(where, "pins another predecessor", asked or "no entry", found)
+    elif locked and locked.repo != repo:
+        yield Misfit(where, "pins another predecessor", repo, locked.repo)
+    elif locked and not COMMIT.fullmatch(locked.revision):
+        yield Misfit(where, "pins what is not a commit", revision or "a commit", locked.revision)
+    elif locked and COMMIT.fullmatch(revision) and revision != locked.revision:
+        yield Misfit(where, "pins another commit", revision, locked.revision)
+
+
+def _misfits_of_searches(lock: Lock, recipe: Recipe) -> Iterator[Misfit]:
+    """Yield searches whose tasks are not pinned; whether what one found still holds is a question of the plan."""
+    for name in dict.fromkeys((*recipe.models, *lock.tuned)):
+        search = search_of(recipe.models[name]) if name in recipe.models else None
+        expected = ", ".join(sorted(one.task for one in search.tasks)) if search else "no entry"
+        found = ", ".join(sorted(lock.tuned[name].tasks)) if name in lock.tuned else "no entry"
+        if expected != found:
+            yield Misfit(f"models.{name}.search", "pins other tasks", expected, found)
+
+
 def _misfits_of_source(
     where: str, model: Hub | Folder | Pypi, locked: LockedSource | None
 ) -> Iterator[Misfit]:
@@ -149,8 +175,14 @@ def _misfits_of_source(
         return
     if isinstance(model, Hub):
         yield from _misfits_of_revision(where, model, locked.revision)
-    elif model.license is not None and locked.license != model.license:
-        yield Misfit(where, "names another license", model.license, str(locked.license))
+    else:
+        if model.license is not None and locked.license != model.license:
+            yield Misfit(where, "names another license", model.license, str(locked.license))
+        named = (model.hub_id or "").partition("@")[2]
+        if locked.hub_commit and (
+            not model.hub_id or (COMMIT.fullmatch(named) and named != locked.hub_commit)
+        ):
+            yield Misfit(f"{where}.hub_id", "has another commit", named or "no entry", locked.hub_commit)
     uri = uri_of(model, locked.revision)
     if locked.uri != uri:
         yield Misfit(where, "names another origin", uri, locked.uri)

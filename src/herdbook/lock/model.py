@@ -25,6 +25,8 @@ from herdbook.lock.evaluation import (  # noqa: TC001 - pydantic reads them
     LockedTask,
 )
 from herdbook.lock.file import FIRST, LockedFile, LockedText
+from herdbook.lock.predecessor import LockedPredecessor  # noqa: TC001 - pydantic reads it
+from herdbook.lock.tuned import LockedSearch  # noqa: TC001 - pydantic reads it
 from herdbook.lock.vocabulary import LockedTokens, LockedVocabulary  # noqa: TC001 - pydantic reads them
 from herdbook.recipe import Adapter, Folder, Hub, Pypi, Section
 from herdbook.sources.purl import HubCommit
@@ -86,6 +88,8 @@ class LockedSource(Section):
     of ``generation_config.json``.
     ``license_texts`` are the texts of licenses, notices and use policies among its files.
     ``chat_template`` is false if the tokenizer has no chat template; locks of earlier versions do not state it.
+    ``datasets`` is what the source's card declares as training data.
+    ``hub_commit`` is the commit of the model of the Hub that the recipe names (``hub_id``), if that has the same weights.
     """
 
     asked: dict[str, JsonValue]
@@ -101,6 +105,8 @@ class LockedSource(Section):
     license: str | None = None
     license_texts: Annotated[tuple[LockedText, ...], FIRST] = ()
     base_models: Annotated[tuple[str, ...], FIRST] = ()
+    datasets: Annotated[tuple[str, ...], FIRST] = ()
+    hub_commit: str = Field("", pattern=r"^([0-9a-f]{40})?$")
     gated: str | bool = False
     chat_template: bool = True
 
@@ -215,6 +221,8 @@ class Lock(Section):
     vocabularies: Annotated[dict[str, LockedVocabulary], FIRST] = Field(default_factory=dict)
     templates: Annotated[dict[str, LockedFile], FIRST] = Field(default_factory=dict)
     image: LockedFile | None = None
+    predecessor: LockedPredecessor | None = None
+    tuned: Annotated[dict[str, LockedSearch], FIRST] = Field(default_factory=dict)
 
     def requests_of(self, model: str) -> dict[str, str]:
         """Return the digests of what a model is asked, by task."""

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import RecipeError, SourceError
-from herdbook.recipe import Adapter, Folder, is_file
+from herdbook.recipe import Adapter, Folder, is_file, search_of
 from herdbook.recipe.quantize import GivenImatrix
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ def named(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for index, entry in enumerate(recipe.evaluate.entries if recipe.evaluate else []):
         if is_file(entry.path):
             yield f"evaluate.tasks.{index}", entry.path
+    for name, model in recipe.models.items():
+        if search := search_of(model):
+            for key, task in zip(("validation", "test"), search.tasks, strict=True):
+                if is_file(task.task):
+                    yield f"models.{name}.search.{key}", task.task
     for index, path in enumerate(recipe.evaluate.trust if recipe.evaluate else []):
         yield f"evaluate.trust.{index}", path
     for name, text in recipe.calibration.items():

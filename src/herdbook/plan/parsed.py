@@ -39,6 +39,7 @@ DISTRIBUTIONS = {
     "boto3": "boto3",
     "botocore": "botocore",
     "click": "click",
+    "cmaes": "cmaes",
     "cryptography": "cryptography",
     "datasets": "datasets",
     "fsspec": "fsspec",
@@ -246,16 +247,17 @@ def _statements(body: list[Any]) -> list[Any]:
     ]
 
 
-@cache
 def package_version(package: str) -> str:
     """Return the version of a distribution with which steps run, without its local label, or ``"absent"``.
 
     This is the installed version; or, where each step has an environment of its own and no environment has all packages,
     the version in the lock file of packages (``settings.PINS``).
     """
-    pinned = _pins(PINS.value).get(_plain(package))
-    if pinned is not None:
-        return pinned
+    return _pins(PINS.value).get(_plain(package)) or _installed_version(package)
+
+
+@cache
+def _installed_version(package: str) -> str:
     try:
         return importlib.metadata.version(package).split("+", maxsplit=1)[0]
     except importlib.metadata.PackageNotFoundError:

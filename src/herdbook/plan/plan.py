@@ -29,6 +29,7 @@ from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_
 from herdbook.plan.routing import RoutingReport, plan_report
 from herdbook.plan.tokenizer_model import readers
 from herdbook.plan.tokens import check_tokens
+from herdbook.plan.tuned import warnings_of, with_found
 from herdbook.plan.usable import check_usable
 from herdbook.recipe import Compress, Merge, Moe, Passthrough
 
@@ -245,7 +246,8 @@ def make(
                 f"models.{name}: with it, about {planned:,} tensors and their origins are to be planned, over the limit of "
                 f"{limits.PLANNED_TENSORS:,}"
             )
-        nodes[name], new_warnings = plan_node(name, recipe, lock, nodes, whole)
+        found = with_found(name, recipe, lock)
+        nodes[name], new_warnings = plan_node(name, found, lock, nodes, whole)
         warnings += [*new_warnings, *roundings(nodes[name], nodes)]
     warnings += check_tokens(lock, nodes, whole, {node.name for node in readers(recipe, nodes)})
     warnings += check_adapter_tokens(lock, nodes)
@@ -253,6 +255,7 @@ def make(
     warnings += check_usable(recipe, nodes)
     warnings += replaced_types(recipe, nodes[recipe.release.model])
     check_settings(recipe, lock, nodes)
+    warnings += warnings_of(recipe, lock)
     unused = sorted(set(recipe.models) - set(nodes))
     if unused:
         warnings.append(f"models: {', '.join(unused)}: not needed, so not built")

@@ -7,13 +7,12 @@ was, and complete files in the staging folder are not written a second time.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from herdbook import plain
+from herdbook import flock, plain
 from herdbook.errors import StepError, VerificationError
 from herdbook.files import CHUNK_BYTES, atomic_writer
 from herdbook.hub import RemoteFile
@@ -111,7 +110,7 @@ def _staged(folder: Path) -> Iterator[Path]:
     try:
         with suppress(OSError):  # not every network file system has locks
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                flock.claim(handle)
             except BlockingIOError:
                 raise StepError(
                     f"{folder}: another process is publishing to it. Run the command again later."

@@ -8,7 +8,7 @@ from herdbook import hub, plain
 from herdbook import lock as locks
 from herdbook.errors import HerdbookError, RecipeError, StepError
 from herdbook.files import sha256_file
-from herdbook.layout import CARD, LOCK, RECIPE
+from herdbook.layout import CARD, LOCK, RECIPE, SIGNATURE
 from herdbook.lock import paths
 from herdbook.plan.licensing import check_licenses, gated_sources, unknown_licenses
 from herdbook.publish.hub import Publisher, name_problem
@@ -44,6 +44,11 @@ def of_release(release: LocalRelease, *, public: bool) -> list[str]:
         check_licenses(release.recipe, release.lock)
     except RecipeError as error:  # a release of an earlier version
         problems += error.problems
+    named = release.recipe.release.signer
+    if named and SIGNATURE not in release.files:
+        problems.append(
+            f"{release.folder}: is not signed, and its card names who signs it (release.signer: {named}). Sign it with `herdbook attest`"
+        )
     gated = gated_sources(release.recipe, release.lock)
     if public and gated and not settings.gated:
         problems += [

@@ -29,11 +29,21 @@ from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
 from herdbook.recipe.ranks import Bounds, Leaderboard
 from herdbook.recipe.reading import json_schema, load, parse, parse_suite, read_text
-from herdbook.recipe.release import LicenseWaiver, Release
+from herdbook.recipe.release import LicenseWaiver, Release, Signer
+from herdbook.recipe.search import Point, Search, Space
 from herdbook.recipe.section import Section
 from herdbook.recipe.source import Adapter, Folder, Hub, HubFile, Pypi
 from herdbook.recipe.tokenizer import ModelToken, Tokenizer, Zero
-from herdbook.recipe.whole import Recipe, ancestry, keeper_of, parents, tokenizer_of
+from herdbook.recipe.whole import (
+    Recipe,
+    ancestry,
+    keeper_of,
+    parents,
+    search_of,
+    searched,
+    tokenizer_of,
+    without_searches,
+)
 
 __all__ = [
     "SECTIONS",
@@ -66,14 +76,18 @@ __all__ = [
     "Modular",
     "Moe",
     "Passthrough",
+    "Point",
     "Publish",
     "Pypi",
     "RankRule",
     "Recipe",
     "Release",
+    "Search",
     "Section",
     "Select",
+    "Signer",
     "Slerp",
+    "Space",
     "Suite",
     "SvdLlm",
     "TaskArithmetic",
@@ -95,7 +109,10 @@ __all__ = [
     "parse_suite",
     "rank_rule",
     "read_text",
+    "search_of",
+    "searched",
     "tokenizer_of",
     "with_compressed",
     "without_compressed",
+    "without_searches",
 ]

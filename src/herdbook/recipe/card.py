@@ -21,9 +21,12 @@ SECTIONS = (
     "lineage",
     "licenses",
     "details",
+    "uses",
+    "changes",
     "moe",
     "routing",
     "laser",
+    "search",
     "measurements",
     "recipe",
     "digests",
@@ -33,7 +36,9 @@ SECTION_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
 TEMPLATE_SUFFIX = ".md.j2"
 SectionName = Annotated[str, Field(pattern=SECTION_PATTERN)]
 Text = Annotated[str, Field(min_length=1)]
-Repo = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+REPO_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+REPO_AT_PATTERN = REPO_PATTERN.removesuffix("$") + r"(@[A-Za-z0-9_./-]+)?$"
+Repo = Annotated[str, Field(pattern=REPO_PATTERN)]
 DataSet = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*$")]
 Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.:_-]*$")]
 # Source: https://huggingface.co/tasks, those of models of text

@@ -16,6 +16,7 @@ from herdbook.recipe.merge import (
     TaskArithmetic,
     Ties,
 )
+from herdbook.recipe.search import Search
 from herdbook.recipe.section import Dtype, Name, Section
 
 OfModule = Annotated[
@@ -80,3 +81,4 @@ class Merge(Section):
     """A merge of several dense models into one."""
 
     merge: Dense
+    search: Search | None = None

@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator,
 from herdbook.architectures.dense import MATRICES
 from herdbook.humanize import did_you_mean
 from herdbook.recipe.rank import Rank, RankRule, rank_rule
+from herdbook.recipe.search import Search
 from herdbook.recipe.section import Name, Section
 
 # A kind of matrix, or a single matrix by its name in the checkpoint, where the common prefix and suffix are optional.
@@ -75,6 +76,7 @@ class Laser(Section):
         None, description="the calibration text, which svd-llm, `by: gradient` and a guard read"
     )
     guard: Guard | None = None
+    search: Search | None = None
 
     @property
     def ranks(self) -> tuple[RankRule, ...]:

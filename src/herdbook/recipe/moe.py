@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from herdbook.architectures.mixtures import FamilyName
+from herdbook.recipe.search import Search
 from herdbook.recipe.section import Dtype, Name, Section, Semantics
 from herdbook.recipe.tokenizer import Vocabulary
 
@@ -118,6 +119,7 @@ class Moe(Section):
     """A Mixture of Experts whose router was never trained with its experts (a frankenMoE)."""
 
     moe: Mixture
+    search: Search | None = None
 
 
 def mixture_problems(where: str, moe: Mixture) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from herdbook.quantization.schemes import SchemeName
-from herdbook.recipe.card import Repo
+from herdbook.recipe.card import REPO_AT_PATTERN, Repo
 from herdbook.recipe.section import Section
 
 # The names of tags that git allows, restricted to those that need no quoting in a URL.
@@ -25,9 +25,11 @@ class Publish(Section):
     tag: str | None = Field(
         None, pattern=TAG_PATTERN, description="tag of the published commit, such as v1.0"
     )
-    replaces: Repo | None = Field(
+    replaces: str | None = Field(
         None,
-        description="the repository of the predecessor: `publish` proposes that its card leads to this one",
+        pattern=REPO_AT_PATTERN,
+        description="the predecessor: owner/name, optionally @branch, @tag or @commit. The card lists what changed since; if it has "
+        "another repository, `publish` proposes that its card leads to this one",
     )
     gguf_repo: Repo | None = Field(
         None,

@@ -6,13 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from herdbook.recipe.card import Repo
+from herdbook.recipe.card import REPO_AT_PATTERN
 from herdbook.recipe.section import Dtype, Name, Section
 
 REPOSITORY_PATTERN = r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$"
 HubId = Annotated[
-    Repo | None,
-    Field(description="the model of the Hub that it is, as you state: the card names it as base model"),
+    str | None,
+    Field(
+        pattern=REPO_AT_PATTERN,
+        description="the model of the Hub that it is: owner/name, optionally @branch, @tag or @commit. The card names it as base "
+        "model, as proven if the lock found the same weights there, else as you state it",
+    ),
 ]
 
 

@@ -22,6 +22,7 @@ from herdbook.recipe.publish import Publish
 from herdbook.recipe.quantize import ComputedImatrix, Quantize, quantize_problems
 from herdbook.recipe.ranks import Claim, Leaderboard, claim_problems
 from herdbook.recipe.release import Release, Routing
+from herdbook.recipe.search import Search, search_problems
 from herdbook.recipe.section import Name, Section
 from herdbook.recipe.source import Adapter, Folder, Hub, Pypi
 from herdbook.recipe.tokenizer import Tokenizer, keeper, named, tokenizer_problems
@@ -131,6 +132,8 @@ class Recipe(Section):
                 merge_problems(f"models.{name}.merge", model.merge) if isinstance(model, Merge) else []
             )
             problems += _tokenizer_problems(name, model, self.models)
+            if search := search_of(model):
+                problems += search_problems(f"models.{name}.search", model, search, parents)
         problems += [
             f"models.{name}.calibration: no calibration is named {model.calibration!r}"
             f"{did_you_mean(str(model.calibration), self.calibration)}"
@@ -184,6 +187,26 @@ def parents(model: Section) -> tuple[str, ...]:
             return (moe.base, *(expert.model for expert in moe.all_experts), *named(moe.tokenizer))
         case _:
             return ()
+
+
+def search_of(model: Section) -> Search | None:
+    """Return the search over a model's entry; None if it has none."""
+    return model.search if isinstance(model, Laser | Merge | Moe) else None
+
+
+def searched(recipe: Recipe) -> list[str]:
+    """Return the names of models with searches; those that others are made from come first."""
+    order = TopologicalSorter({name: parents(model) for name, model in recipe.models.items()}).static_order()
+    return [name for name in order if search_of(recipe.models[name])]
+
+
+def without_searches(recipe: Recipe) -> Recipe:
+    """Return a recipe whose models are as they are written, without searches."""
+    models = {
+        name: model.model_copy(update={"search": None}) if search_of(model) else model
+        for name, model in recipe.models.items()
+    }
+    return recipe.model_copy(update={"models": models})
 
 
 def keeper_of(model: Section) -> str | None:

@@ -12,12 +12,12 @@ support locks, a warning is printed and the build continues without one.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
 from typing import TYPE_CHECKING, TextIO
 
+from herdbook import flock
 from herdbook.errors import StepError
 from herdbook.progress import say
 
@@ -29,15 +29,15 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _held: dict[Path, TextIO] = {}  # open files, kept until this process ends
 
 
-def hold(path: Path, recipe: str) -> None:
+def hold(path: Path, work: str) -> None:
     """Hold a lock until this process ends. Does nothing if this process holds it already.
 
     Args:
         path: The file to lock. It names the holder; it is not removed afterwards, and its content has no meaning then.
-        recipe: The recipe that is built, for the message to a process that is refused.
+        work: What this process does, such as ``building recipe.yaml``, for the message to a process that is refused.
 
     Raises:
-        StepError: If another process holds the lock; the message names process, host and recipe.
+        StepError: If another process holds the lock; the message names process, host and work.
         OSError: If the file cannot be written.
     """
     absolute = path.absolute()
@@ -46,7 +46,7 @@ def hold(path: Path, recipe: str) -> None:
     absolute.parent.mkdir(parents=True, exist_ok=True)
     file = absolute.open("a+", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock.claim(file.fileno())
     except BlockingIOError:
         with file:
             raise StepError(_refusal(path, file)) from None
@@ -58,7 +58,7 @@ def hold(path: Path, recipe: str) -> None:
             f"warning: {path}: this file system does not support locks; do not start a second build in this folder"
         )
     file.truncate(0)
-    json.dump({"host": socket.gethostname(), "pid": os.getpid(), "recipe": recipe}, file)
+    json.dump({"host": socket.gethostname(), "pid": os.getpid(), "work": work}, file)
     file.flush()
     _held[absolute] = file
 
@@ -68,7 +68,7 @@ def _refusal(path: Path, file: TextIO) -> str:
     file.seek(0)
     try:
         content = json.load(file)
-        holder = f"process {content['pid']} on {content['host']} is building {content['recipe']}"
+        holder = f"process {content['pid']} on {content['host']} is {content['work']}"
     except (ValueError, KeyError, TypeError):  # it has just taken the lock, and not written its name yet
         holder = "another process is building"
     return (

@@ -11,10 +11,12 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from herdbook.errors import StepError
+from herdbook.tools.installed import ENVIRONMENTS, root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,16 +40,45 @@ class Tool:
 
     @property
     def requirement(self) -> str:
-        """What pip installs into its folder; what it needs besides, our own dependencies include."""
+        """The requirement that pip installs; what it needs besides, our own dependencies include."""
         return f"{self.package}=={self.version}"
 
     @property
-    def install(self) -> str:
+    def folder(self) -> Path:
+        """Its folder below ``sys.prefix``."""
+        return Path(sys.prefix) / "tools" / self.package
+
+    @property
+    def installation(self) -> str:
         """The command that installs it."""
-        return (
-            f"{sys.executable} -m pip install --no-deps --target {sys.prefix}/tools/{self.package} "
-            f"{self.requirement}"
-        )
+        return f"{sys.executable} -m herdbook install {self.package}"
+
+    def install(self) -> None:
+        """Install it into its folder, with pip or uv: the pinned file and no other.
+
+        Raises:
+            StepError: If neither is here, or it fails; the message contains its last lines.
+        """
+        options = ["--quiet", "--no-deps", "--require-hashes", "--target", str(self.folder)]
+        options += ["--requirement", str(root() / ENVIRONMENTS / f"{self.package}.txt")]
+        if find_spec("pip"):
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "--disable-pip-version-check",
+                "install",
+                "--upgrade",
+                *options,
+            ]
+        elif uv := shutil.which("uv"):
+            command = [uv, "pip", "install", "--python", sys.executable, *options]
+        else:
+            raise StepError(f"{self.package} is installed with pip or uv, and neither is here. Install pip.")
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode:
+            output = "\n".join(f"  {line}" for line in done.stderr.splitlines()[-10:])
+            raise StepError(f"{self.package} could not be installed. The last lines of the output:\n{output}")
 
     def find(self) -> tuple[list[str], dict[str, str]]:
         """Find it: on the PATH (a conda environment that has it), else under ``sys.prefix``.
@@ -67,14 +98,15 @@ class Tool:
             if self._is_installed(prefix.glob("lib/python*/site-packages")):
                 environment.pop("PYTHONPATH", None)
                 return [executable], environment
-        overlay = Path(sys.prefix) / "tools" / self.package
-        if self._is_installed([overlay]):
+        if self._is_installed([self.folder]):
             inherited = os.environ.get("PYTHONPATH")
-            environment["PYTHONPATH"] = os.pathsep.join([str(overlay)] + ([inherited] if inherited else []))
+            environment["PYTHONPATH"] = os.pathsep.join(
+                [str(self.folder)] + ([inherited] if inherited else [])
+            )
             # -P: nothing is imported from its working folder
             return [sys.executable, "-P", "-m", self.module], environment
         raise StepError(
-            f"the program {self.package} {self.version} is not installed. Install it with:\n  {self.install}"
+            f"the program {self.package} {self.version} is not installed. Install it with:\n  {self.installation}"
         )
 
     def run(self, arguments: list[str], folder: Path, log: Callable[[str], None] | None = None) -> None:

@@ -1,6 +1,6 @@
 """The files of Herdbook that are not Python: the workflow, its profiles, a repository to start from.
 
-Also the requirement with which pip installs the same Herdbook in another environment.
+Also the project's address, and the requirement with which pip installs the same Herdbook in another environment.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from herdbook.errors import StepError
 
 SNAKEFILE = "Snakefile"
 LOCK = "requirements.lock"
+ENVIRONMENTS = "envs"
 TEMPLATES = "templates"
 CARD_TEMPLATE = "card.md.j2"
 SCHEME_CARD_TEMPLATE = "scheme.md.j2"  # of one with the model in a format for GPU servers
@@ -51,6 +52,16 @@ def card_templates() -> Path:
     raise StepError(
         f"card: Herdbook's installation contains no {TEMPLATES}/{CARD_TEMPLATE}. Reinstall Herdbook."
     )
+
+
+def homepage() -> str | None:
+    """Return the project's public address, ``Homepage`` in ``project.urls`` of pyproject.toml; None as long as there is none."""
+    try:
+        urls = importlib.metadata.metadata("herdbook").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    named = dict(url.split(", ", 1) for url in urls)
+    return named.get("Homepage")
 
 
 def requirement() -> str:

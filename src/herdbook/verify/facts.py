@@ -35,7 +35,7 @@ from herdbook.layout import (
     SUMS,
     WEIGHTS_INDEX,
 )
-from herdbook.recipe import Adapter, Hub, HubFile, Laser, Merge, Moe, Pypi, is_file
+from herdbook.recipe import Adapter, Hub, HubFile, Laser, Merge, Moe, Pypi, is_file, search_of
 from herdbook.recipe.evaluate import AskedSuite
 from herdbook.recipe.tokenizer import Tokenizer
 from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
@@ -81,6 +81,10 @@ def _spreads(recipe: Recipe) -> bool:
     return any(rule.spreads is not None for model in lasered for rule in model.ranks)
 
 
+def _tunes(recipe: Recipe) -> bool:
+    return any(map(search_of, recipe.models.values()))
+
+
 def _texts(recipe: Recipe) -> bool:
     return bool(recipe.evaluate or recipe.calibration)
 
@@ -100,6 +104,14 @@ def _quantizes(recipe: Recipe) -> bool:
 
 def _draws(recipe: Recipe) -> bool:
     return bool(recipe.card.templates or recipe.release.image)
+
+
+def _names_hub_ids(recipe: Recipe) -> bool:
+    return any(getattr(model, "hub_id", None) for model in recipe.models.values())
+
+
+def _succeeds(recipe: Recipe) -> bool:
+    return recipe.publish.replaces is not None
 
 
 def _weighs(recipe: Recipe) -> bool:
@@ -182,12 +194,28 @@ FACTS = (
         LOCK,
         (
             *(f"sources.*.{field}" for field in ("revision", "weights", "files", "members", "tensors", "config")),
-            *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "license_texts", "base_models", "chat_template")),
+            *(f"sources.*.{field}" for field in ("tokens", "generation", "license", "license_texts", "base_models", "chat_template", "datasets")),
             "token_differences",
             "vocabularies",
         ),
         "the sources, on the Hub",
         "upstream",
+    ),
+    Fact(
+        "which models of the Hub those in folders and packages are",
+        LOCK,
+        ("sources.*.hub_commit",),
+        "the digests of their weights there, if the lock has a commit; else the author",
+        "upstream",
+        _names_hub_ids,
+    ),
+    Fact(
+        "what the predecessor was",
+        LOCK,
+        ("predecessor",),
+        "its repository, on the Hub",
+        "upstream",
+        _succeeds,
     ),
     Fact(
         "who may download the sources and other publishers' files",
@@ -265,6 +293,30 @@ FACTS = (
         _fetches,
     ),
     Fact("tasks and snapshots of leaderboards", f"{INPUTS}/*", (), "the lock", "claims", _texts),
+    Fact(
+        "for which search, models and tasks the found numbers hold",
+        LOCK,
+        ("tuned.*.result.key",),
+        "recipe and lock",
+        "claims",
+        _tunes,
+    ),
+    Fact(
+        "the trials of searches, and which of them won",
+        LOCK,
+        ("tuned.*.result.trials.*.point", "tuned.*.result.kept"),
+        "the search's seed, and the scores of its trials",
+        "recomputed",
+        _tunes,
+    ),
+    Fact(
+        "scores and gains of searches, and the tasks that they were measured on",
+        LOCK,
+        ("tuned",),
+        "the builder; `herdbook tune` measures them again",
+        ASSERTED,
+        _tunes,
+    ),
     # -- the model
     Fact("configuration and index", CONFIG, (), "recipe and lock", "claims"),
     Fact("configuration and index", WEIGHTS_INDEX, (), "recipe and lock", "claims"),

@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from herdbook.errors import StepError, VerificationError
+from herdbook.errors import HerdbookError, StepError, VerificationError
 from herdbook.layout import CLAIMS, PUBLIC_KEY, SIGNATURE, SUMS
 from herdbook.provenance.claims import BUILD_CLAIMS
 from herdbook.release.finding import Check
@@ -23,6 +23,7 @@ from herdbook.signing.keys import load_public, parse_public
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from herdbook.recipe import Signer
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
     from herdbook.signing.keys import PublicKey
@@ -139,7 +140,9 @@ def check(release: Release, claims: ClaimsFile, options: Options) -> Iterator[Fi
             detail = f"is missing: nothing is signed, but a signature by {expected} is required"
             yield SIGNED.failed(SIGNATURE, detail, file=SIGNATURE)
         else:
-            yield UNSIGNED.passed(release.name, "nothing is signed, so its author is not proven")
+            named = _named(release)
+            absent = f", though the recipe names as signer {named}" if named else ""
+            yield UNSIGNED.passed(release.name, f"nothing is signed, so its author is not proven{absent}")
         return
     signer: ExpectedSigner | None = None
     try:
@@ -151,6 +154,25 @@ def check(release: Release, claims: ClaimsFile, options: Options) -> Iterator[Fi
         yield from _model(release, model, signer, origin)
     for claim in claims.claims:
         yield from _claim(claim, signer)
+
+
+def _named(release: Release) -> Signer | None:
+    """Return the signer that the recipe names, as far as the recipe can be read."""
+    try:
+        return release.recipe.release.signer
+    except HerdbookError:
+        return None
+
+
+def _is_named(signer: ExpectedSigner, named: Signer) -> bool:
+    """Return whether a signer is the one that the recipe names."""
+    match signer:
+        case KeyHolder():
+            return signer.key.fingerprint == named.key
+        case IdentityOwner():
+            return (signer.identity.name, signer.identity.issuer) == (named.identity, named.issuer)
+        case _:
+            return False
 
 
 def _read_signature(release: Release) -> Envelope | None:
@@ -194,6 +216,10 @@ def _model(
     objection = signer.objection(envelope)
     if objection:
         yield SIGNED.failed(SIGNATURE, objection, file=SIGNATURE, **_sides(signer, envelope))
+        return
+    if (named := _named(release)) and not _is_named(signer, named):
+        detail = "is by another signer than the recipe names, and the card with it"
+        yield SIGNED.failed(SIGNATURE, detail, file=SIGNATURE, expected=str(named), found=str(signer))
         return
     digests = {**release.sums}
     for name in (SUMS, PUBLIC_KEY):

@@ -26,10 +26,10 @@ from herdbook.release.hub_subject import HubSubject
 from herdbook.release.reader import caught, damaged
 from herdbook.sources import purl
 from herdbook.sources.data_set import CONVERTED
-from herdbook.verify import tasks
+from herdbook.verify import named, tasks
 from herdbook.verify.ahead import in_order
 from herdbook.verify.differences import difference
-from herdbook.verify.pins import is_proposal
+from herdbook.verify.history import MERGED, check_history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,11 +46,10 @@ if TYPE_CHECKING:
 LEVEL = "upstream"
 PINNED = Check(LEVEL, "pinned")
 AGREES = Check(LEVEL, "lock")
-MERGED = Check(LEVEL, "history")
 # Locks of older versions do not name these. A lock that does not is as good as its version, but proves less.
-ADDED_LATER = frozenset({"tokens", "chat_template", "license_texts"})
+ADDED_LATER = frozenset({"tokens", "chat_template", "license_texts", "datasets"})
 # Who may download a source can change without a commit. What was requested, and what that resolves to, follows from the recipe.
-NOT_IN_A_COMMIT = frozenset({"asked", "gated", "uri"})
+NOT_IN_A_COMMIT = frozenset({"asked", "gated", "uri", "hub_commit"})
 
 
 class Source(NamedTuple):
@@ -85,6 +84,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
             yield PINNED.failed(name, f"the lock pins an adapter that {RECIPE} does not name", file=LOCK)
             continue
         yield from _adapter(release, f"adapter of {name}", model, adapter)
+    yield from named.check(release)
     for where, entry, locked in _single_files(release.recipe, release.lock):
         yield from _single_file(release, where, entry, locked)
 
@@ -118,7 +118,7 @@ def _single_file(
         return
     yield from _files(where, uri, (locked.file,), remote)
     if isinstance(remote, HubSubject):
-        yield from caught(_history(where, entry, remote), MERGED, release)
+        yield from caught(check_history(where, entry, remote), MERGED, release)
 
 
 def _source(release: Release, name: str) -> Source:
@@ -135,7 +135,7 @@ def _source(release: Release, name: str) -> Source:
     model = release.recipe.models.get(name)
     if not isinstance(model, Hub) or not isinstance(remote, HubSubject):
         return Source(findings)
-    findings += caught(_history(name, model, remote), MERGED, release)
+    findings += caught(check_history(name, model, remote), MERGED, release)
     try:
         with damaged(locked.uri):
             pinned = pin_hub(model, remote.remote, remote)
@@ -184,7 +184,7 @@ def _adapter(release: Release, name: str, model: Adapter, locked: LockedAdapter)
     yield from _files(name, uri, files, remote)
     if not isinstance(model.adapter, Hub) or not isinstance(remote, HubSubject):
         return
-    yield from caught(_history(name, model.adapter, remote), MERGED, release)
+    yield from caught(check_history(name, model.adapter, remote), MERGED, release)
     try:
         with damaged(uri):
             pinned = pin_hub_adapter(model, remote.remote)
@@ -229,33 +229,6 @@ def _agrees(name: str, locked: Pinned, pinned: Pinned, uri: str) -> Iterator[Fin
             yield AGREES.failed(name, f"the lock differs from the source: {where}", **about)
     if not wrong:
         yield AGREES.passed(name, f"the lock agrees with the source: {', '.join(fields)}", source=uri)
-
-
-def _history(name: str, model: Hub | HubFile, remote: HubSubject) -> Iterator[Finding]:
-    """Check that a branch or a tag leads to the pinned commit, so that the repository's owner made it part of it."""
-    commit, source = remote.commit, remote.uri
-    refs = hub.read_refs(remote.repo)
-    direct = [ref for ref, target in refs.own.items() if target == commit]
-    owned = direct or [ref for ref in refs.own if hub.leads_to(remote.repo, ref, commit)]
-    if owned:
-        yield MERGED.passed(name, f"{owned[0]} of {remote.repo} leads to the commit", source=source)
-        return
-    proposals = [ref for ref, target in refs.proposals.items() if target == commit] or [
-        ref for ref in refs.proposals if hub.leads_to(remote.repo, ref, commit)
-    ]
-    if proposals and is_proposal(model):
-        yield MERGED.passed(
-            name, f"is {proposals[0]} of {remote.repo}, as the recipe requests", source=source
-        )
-    elif proposals:
-        detail = (
-            f"the commit is only in {proposals[0]} of {remote.repo}, a pull request that anyone could open: its owner has not "
-            "merged it, and the recipe does not name the pull request"
-        )
-        yield MERGED.failed(name, detail, source=source)
-    else:
-        detail = f"no branch, tag or pull request of {remote.repo} leads to the commit"
-        yield MERGED.unverified(name, detail, source=source)
 
 
 def _token_differences(release: Release, pinned: Mapping[str, LockedSource]) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ class JobRun:
         label: Its label in the plan; empty if its rule has one job.
         started: When it began, in seconds of the events' clock.
         outputs: The files that it makes, relative to the working folder.
-        logs: Its log files.
+        logs: The paths of its log files, or their addresses in a bucket.
         command: Its shell command.
         key: Its key, if it is a job of the plan.
         model: Name of its model, likewise.
@@ -43,7 +43,7 @@ class JobRun:
     label: str
     started: float
     outputs: tuple[Path, ...] = ()
-    logs: tuple[Path, ...] = ()
+    logs: tuple[str, ...] = ()
     command: str = ""
     key: str = ""
     model: str = ""
@@ -91,6 +91,7 @@ class Build:
 
     def __post_init__(self) -> None:
         self._jobs = {path: job for job in self.planned for path in job.outputs}
+        self._marked = {(job.rule, job.id): job for job in self.planned}
         self._existing = {job for job in self.planned if all(path.exists() for path in job.outputs)}
         self._begun: set[Job] = set()
 
@@ -109,9 +110,12 @@ class Build:
         if not paths and not command:  # a target
             return
         run = JobRun(
-            number, _plain(rule), "", at, paths, tuple(map(Path, logs)), command, cached=rule == RESTORE
+            number, _plain(rule), "", at, paths, tuple(map(_stored, logs)), command, cached=rule == RESTORE
         )
-        job = next((self._jobs[path] for path in paths if path in self._jobs), None)
+        # Of a job on a machine that shares no disk with this one, Snakemake knows a mark alone: .../rule/id.
+        job = next((self._jobs[path] for path in paths if path in self._jobs), None) or next(
+            (self._marked.get((path.parent.name, _stored(path.name))) for path in paths), None
+        )
         if job:
             self._begun.add(job)
             run.label, run.key, run.model, run.expected_bytes = job.label, job.key, job.model, job.size_bytes
@@ -135,7 +139,7 @@ class Build:
         """Record the failure of a job, and the logs of that event; return the job, or None if its failure is known."""
         run = self.running.pop(number, None)
         if run:
-            run.ended, run.logs = at, tuple(map(Path, logs)) or run.logs
+            run.ended, run.logs = at, tuple(map(_stored, logs)) or run.logs
             self.failed[number] = run
         return run
 
@@ -236,6 +240,11 @@ class _Rate:
 
     def seconds(self, size_bytes: int) -> float:
         return self.by_byte * size_bytes if size_bytes and self.by_byte else self.by_job
+
+
+def _stored(name: str) -> str:
+    """Return the name of a file without Snakemake's remark that it is in its storage."""
+    return name.removesuffix(" (send to storage)")
 
 
 def _plain(rule: str) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from herdbook import jsonio, limits, visible
+from herdbook.cache.s3 import SCHEME, S3Store
+from herdbook.errors import CacheError
 from herdbook.humanize import duration, plural, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from herdbook.layout import Layout
     from herdbook.view.build import Build, JobRun
@@ -75,20 +77,30 @@ def failure(run: JobRun, now: float) -> list[str]:
     return [*lines, "  the log is empty"]
 
 
-def last_lines(path: Path) -> list[str]:
-    """Return the last nonempty lines of a log, without control sequences."""
+def last_lines(place: str) -> list[str]:
+    """Return the last nonempty lines of a log, without control sequences.
+
+    Args:
+        place: Its path, or its address in a bucket.
+    """
     try:
-        with path.open("rb") as file:
-            start = max(0, path.stat().st_size - LAST_BYTES)
-            file.seek(start)
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
+        text = _end(place).decode("utf-8", errors="replace")
+    except (OSError, CacheError):
         return []
     lines = [
         visible.line(COLORS.sub("", line.rstrip("\r").rpartition("\r")[2])).rstrip()
         for line in text.split("\n")
     ]
     return [line for line in lines if line][-LAST_LINES:]
+
+
+def _end(place: str) -> bytes:
+    if place.startswith(SCHEME):
+        folder, _, name = place.rpartition("/")
+        return (S3Store(folder).read(name) or b"")[-LAST_BYTES:]
+    with Path(place).open("rb") as file:
+        file.seek(max(0, Path(place).stat().st_size - LAST_BYTES))
+        return file.read()
 
 
 def _named(run: JobRun) -> str:

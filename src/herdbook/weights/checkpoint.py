@@ -148,7 +148,8 @@ def _pieces(file: BinaryIO, span: Span, what: str) -> Iterator[Piece]:
     file.seek(span.start)
     while remaining:
         piece = buffers[0][: min(PIECE_BYTES, remaining)]
-        os.posix_fadvise(file.fileno(), span.end - remaining, AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+        if hasattr(os, "posix_fadvise"):  # macOS reads ahead by itself
+            os.posix_fadvise(file.fileno(), span.end - remaining, AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
         _fill(file, piece, span, what)
         buffers.reverse()
         remaining -= len(piece)

@@ -36,6 +36,7 @@ CASES = [
         ("gpu_memory: lots", "gpu_memory: 'lots' is not a number of GB such as 80, or a size such as 80GB"),
         ("gpu_memory: 0", "gpu_memory: '0' is not a number of GB such as 80"),
         ("price_per_hour: cheap", "price_per_hour: 'cheap' is not a price"),
+        ("gated: llama", "gated: 'llama' is not the name of a repository, owner/name"),
         ("cache: [here]", "cache: expected text or a number"),
     )
 ]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan import Plan
+    from herdbook.recipe import Signer as NamedSigner
     from herdbook.signing.signer import Signer
 
 
@@ -30,8 +31,9 @@ def attest(plan: Plan, signer: Signer | None) -> None:
     Weights are not read: their digests are taken from the checksums, which `herdbook verify` compares with the files.
 
     Raises:
-        StepError: If the release does not exist, or keyless signing fails; then nothing is changed.
+        StepError: If the release does not exist, the recipe names another signer, or keyless signing fails; then nothing is changed.
     """
+    _check_signer(plan.recipe.release.signer, signer)
     folder = plan.layout.release_folder
     digests = _digests(folder)
     slices = lineage.parse(plain.read(folder, LINEAGE).decode()) if LINEAGE in digests else []
@@ -51,6 +53,15 @@ def attest(plan: Plan, signer: Signer | None) -> None:
             continue
         with atomic_writer(folder / name) as file:
             file.write(written[name])
+
+
+def _check_signer(named: NamedSigner | None, signer: Signer | None) -> None:
+    """Raise StepError if the recipe, and with it the card, names another signer; whose identity it is, verification checks."""
+    if named and signer and signer.fingerprint != named.key:
+        actual = f"key {signer.fingerprint}" if signer.fingerprint else "an identity, without a key"
+        raise StepError(
+            f"release.signer: the recipe names {named}, and {actual} would sign. Correct one of the two, and rebuild."
+        )
 
 
 def _digests(folder: Path) -> dict[str, str]:

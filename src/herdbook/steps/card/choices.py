@@ -44,6 +44,7 @@ class Choice:
         loss: The share of the full-width weights' score that it loses in the task in which it loses most; negative if it
             gains in all. None for the full width, and if either was not measured.
         recommended: Whether it is the smallest file that loses no more than ``TOLERATED`` in any task.
+        in_short: When to use it, in a word or two, beside the others.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Choice:
     use: str
     loss: Decimal | None = None
     recommended: bool = False
+    in_short: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,20 @@ def choices(
         )
     near = [row for row in rows if row.loss is not None and row.loss <= TOLERATED]
     best = min(near, key=lambda row: row.size_bytes, default=None)
-    return tuple(replace(row, recommended=True) if row is best else row for row in rows)
+    return tuple(
+        replace(row, recommended=row is best, in_short=_in_short(row, best, rows[1:])) for row in rows
+    )
+
+
+def _in_short(row: Choice, best: Choice | None, quantized: Sequence[Choice]) -> str:
+    if row.method is None:
+        return "vLLM, merging"
+    if row is best:
+        return "try this first"
+    if best:
+        return "more memory" if row.size_bytes > best.size_bytes else "less memory"
+    sizes = [one.size_bytes for one in quantized]
+    return {max(sizes): "most memory", min(sizes): "least memory"}.get(row.size_bytes, "in between")
 
 
 def _loss(full: Measurement | None, file: Measurement | None) -> Decimal | None:

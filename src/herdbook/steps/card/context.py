@@ -20,7 +20,10 @@ from herdbook.quantization.schemes import SCHEMES
 from herdbook.recipe import Compress, Expert, Laser, Mixture, Moe
 from herdbook.steps.card import metadata, results
 from herdbook.steps.card.asserted import Asserted, check_claims
+from herdbook.steps.card.changes import Changes, changes_since
 from herdbook.steps.card.choices import Choice, Fit, choices, context_length, fits
+from herdbook.steps.card.citations import citations
+from herdbook.steps.card.commands import commands
 from herdbook.steps.card.compared import Compared, comparisons_of, marks_of, titled
 from herdbook.steps.card.counts import Counts, count_parameters
 from herdbook.steps.card.files import FileFacts, check_weights, quantized_of, weights_of
@@ -32,6 +35,7 @@ from herdbook.steps.card.results import Column, Measurement, read_json, read_mea
 from herdbook.steps.card.routed import RoutingFacts, read_routing
 from herdbook.steps.card.standing import Standings, standings
 from herdbook.steps.card.suites import SuiteTable, suite_tables
+from herdbook.steps.card.tuned import Tuned, tuned_models
 from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
@@ -58,6 +62,8 @@ ACTIONS = (
     "router",
     "compress",
 )
+
+MOST_CHOICES = 5  # files that are listed unfolded
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ class Facts:
     routing: RoutingFacts | None
     lasered: tuple[Lasered, ...]
     effects: tuple[Effect, ...]
+    tuned: tuple[Tuned, ...]
     measurements: tuple[Measurement, ...]
     suites: tuple[SuiteTable, ...]
     columns: tuple[Column, ...]
@@ -117,6 +124,9 @@ class Facts:
     choices: tuple[Choice, ...]
     fits: tuple[Fit, ...]
     losses: tuple[LossRow, ...]
+    commands: str
+    changes: Changes | None
+    citations: str
     standings: Standings | None
     weights: tuple[FileFacts, ...]
     quantized: tuple[FileFacts, ...]
@@ -130,6 +140,21 @@ class Facts:
         return next((m for m in self.measurements if m.node == self.released.name and m.method is None), None)
 
     @property
+    def chief(self) -> tuple[Choice, ...]:
+        """Of many files, those to choose from first: full width, the recommended one, and the largest and smallest others."""
+        if len(self.choices) <= MOST_CHOICES:
+            return self.choices
+        small = sorted((one for one in self.choices if one.method), key=lambda one: one.size_bytes)
+        return tuple(
+            one for one in self.choices if not one.method or one.recommended or one in (small[0], small[-1])
+        )
+
+    @property
+    def used(self) -> dict[str, str]:
+        """The versions of packages that decided the bytes or measured them, in words."""
+        return {package: " and ".join(versions) for package, versions in self.versions}
+
+    @property
     def built_with(self) -> tuple[str, ...]:
         """The words that licenses of the sources want to be displayed."""
         return tuple(dict.fromkeys(text for source in self.licensed for text in source.shown("built-with")))
@@ -137,8 +162,7 @@ class Facts:
     @property
     def loadable(self) -> bool:
         """Whether transformers has the released model's class."""
-        mixture = BY_MODEL_TYPE.get(self.released.config.get("model_type", ""))
-        return mixture is None or mixture.loadable
+        return is_loadable(self.released)
 
     @property
     def reads_images(self) -> bool:
@@ -149,6 +173,12 @@ class Facts:
     def context_length(self) -> int | None:
         """How many tokens the released model was made for; None if its configuration does not state it."""
         return context_length(self.released.config)
+
+
+def is_loadable(node: Node) -> bool:
+    """Return whether transformers has a model's class."""
+    mixture = BY_MODEL_TYPE.get(node.config.get("model_type", ""))
+    return mixture is None or mixture.loadable
 
 
 def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
@@ -169,11 +199,8 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
     measurements = read_measurements(plan)
     weights = weights_of(plan)
     quantized = {item.file: quantized_of(plan, item.method) for item in plan.quantized}
-    check_weights(
-        plan,
-        measurements,
-        {file.name: file.sha256 for file in (*weights, *(q for q, _ in quantized.values()))},
-    )
+    digests = {file.name: file.sha256 for file in (*weights, *(one for one, _ in quantized.values()))}
+    check_weights(plan, measurements, digests)
     own = next((m for m in measurements if m.node == plan.released.name and m.method is None), None)
     model = plan.released.recipe
     if isinstance(model, Compress):  # which has the parameters of the model that was encoded
@@ -198,13 +225,15 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
     files = choices(plan, counts, weights, quantized, measurements)
     columns = results.columns(measurements)
     compared, ranks = titled(comparisons, measurements), rank_all(plan, measurements)
-    text = plan.recipe_path.read_bytes()
+    content = plan.recipe_path.read_bytes()
+    text = content.decode("utf-8-sig")
+    found_sources = tuple(sources(plan, nodes))
     return Facts(
         front_matter=metadata.render(_front_matter(plan, nodes, own)),
         image=image_file(plan.lock.image.name) if plan.lock.image else None,
         recipe=plan.recipe,
-        recipe_text=text.decode("utf-8-sig"),
-        recipe_sha256=hashlib.sha256(text).hexdigest(),
+        recipe_text=text,
+        recipe_sha256=hashlib.sha256(content).hexdigest(),
         herdbook_version=CARD_CODE.describe().packages["herdbook"],
         released=plan.released,
         counts=counts,
@@ -213,6 +242,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         routing=read_routing(plan),
         lasered=lasered,
         effects=effects(lasered, measurements, comparisons),
+        tuned=tuned_models(plan, nodes),
         measurements=measurements,
         suites=suite_tables(plan, measurements),
         columns=columns,
@@ -220,12 +250,15 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         marks=marks_of(plan, comparisons),
         ranks=ranks,
         asserted=check_claims(plan, ranks, compared),
-        sources=tuple(sources(plan, nodes)),
+        sources=found_sources,
         licensed=plan.licensed,
         made=made_models(nodes),
         choices=files,
         fits=fits(files, plan.released.config),
         losses=losses_of(plan),
+        commands=commands(plan, files, loadable=is_loadable(plan.released)),
+        changes=changes_since(plan, own, digests, text),
+        citations=citations(nodes, found_sources),
         standings=standings(plan, measurements, columns, compared, files),
         weights=weights,
         quantized=tuple(quantized[item.file][0] for item in plan.quantized if not item.is_split),

@@ -111,7 +111,8 @@ def build_encoded(plan: Plan, nodes: tuple[Node, ...], scheme: Scheme) -> dict[s
 
 def _hub_id(model: Section) -> str | None:
     """Return the repository of a source on the Hub, or the one that the author states."""
-    return model.hub.partition("@")[0] if isinstance(model, Hub) else getattr(model, "hub_id", None)
+    named = model.hub if isinstance(model, Hub) else getattr(model, "hub_id", None)
+    return named.partition("@")[0] if named else None
 
 
 def _results(measured: Measurement) -> list[dict[str, Any]]:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Source:
     """A model or an adapter that this build did not make.
 
-    ``hub_id`` is the model of the Hub that the author states.
+    ``hub_id`` is the model of the Hub that the author states, ``hub_commit`` the commit that has the same weights, if one was found.
+    ``datasets`` are the data that its own card declares as training data.
     ``files`` are those that contain weights; with ``in_part``, only the MLPs were read from them.
     """
 
@@ -34,6 +35,8 @@ class Source:
     files: tuple[FileFacts, ...]
     in_part: bool = False
     hub_id: str | None = None
+    hub_commit: str = ""
+    datasets: tuple[str, ...] = ()
 
     @property
     def pin(self) -> str:
@@ -108,4 +111,5 @@ def sources(plan: Plan, nodes: tuple[Node, ...]) -> Iterable[Source]:
             files,
             material.in_part,
             getattr(plan.nodes[material.node].recipe, "hub_id", None),
+            *((pin.hub_commit, pin.datasets) if (pin := plan.lock.sources.get(material.name)) else ()),
         )

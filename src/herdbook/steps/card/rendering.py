@@ -36,6 +36,7 @@ from herdbook.tools.installed import (
     GGUF_CARD_TEMPLATE,
     SCHEME_CARD_TEMPLATE,
     card_templates,
+    homepage,
 )
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def _known(facts: Facts) -> dict[str, object]:
         "too_few": too_few([row.comparison for row in facts.comparisons]),
         "context_tokens": CONTEXT_TOKENS,
         "tolerated": TOLERATED,
+        "herdbook_page": homepage(),
         # the recipe allows nothing to be escaped
         "where": Markdown(facts.recipe.release.repo or "path/to/this/folder"),
         "scheme_repos": [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from herdbook import flock
 from herdbook.progress import track
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _lock(folder: Path) -> int | None:
     """Lock a folder for as long as this process lives; return its descriptor, or None if that is not possible now."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock.claim(descriptor)
     except OSError:  # a living process has it, or the file system has no locks
         os.close(descriptor)
         return None

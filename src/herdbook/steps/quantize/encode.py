@@ -6,11 +6,12 @@ the bytes agree on x86-64; builds for arm64 contract multiplications and additio
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import libgguf
 import numpy as np
-from gguf.constants import GGMLQuantizationType
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from herdbook.errors import CheckpointError, StepError
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 PIECE_ROWS = 32
 
 BLOCK_BYTES = 1 << 25  # the part of a tensor, as float32, that is in memory at a time
+
+# Types whose tables libgguf has filled.
+_PREPARED: set[int] = set()
+_PREPARING = Lock()
 
 FULL_WIDTH = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 
@@ -66,6 +71,7 @@ def encode(
         raise StepError(
             f"{what}: the type {kind.name} needs an importance matrix, and there is none for this tensor"
         )
+    _prepare(kind)
 
     def encode_piece(first: int) -> NDArray[np.uint8]:
         encoded = libgguf.quantize_rows(rows[first : first + PIECE_ROWS], int(kind), weights)
@@ -74,6 +80,15 @@ def encode(
     starts = range(0, len(rows), PIECE_ROWS)
     pieces = list(pool.map(encode_piece, starts) if pool else map(encode_piece, starts))
     return np.concatenate(pieces)
+
+
+def _prepare(kind: Any) -> None:
+    """Let libgguf fill its tables of a type, which it does at the first row: if threads begin together, it crashes or errs (0.2.2)."""
+    with _PREPARING:
+        if int(kind) not in _PREPARED:
+            width = GGML_QUANT_SIZES[kind][0]
+            libgguf.quantize_rows(np.zeros((1, width), np.float32), int(kind), np.ones(width, np.float32))
+            _PREPARED.add(int(kind))
 
 
 def decode_full_width(data: NDArray[np.uint8], kind: Any) -> NDArray[np.float32]:
@@ -90,4 +105,5 @@ def decode_full_width(data: NDArray[np.uint8], kind: Any) -> NDArray[np.float32]
         return data.view("<f4").astype(np.float32, copy=False)
     if kind == GGMLQuantizationType.F16:
         return data.view("<f2").astype(np.float32)
-    return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    wide: np.ndarray = np.left_shift(data.view("<u2"), np.uint32(16), dtype=np.uint32)
+    return wide.view(np.float32)

@@ -1,4 +1,6 @@
-"""A release and its verification as one page of HTML: no network, no library, nothing that depends on the time.
+"""A release and its verification as one page of HTML: no network, no library, and nothing that depends on the time.
+
+Of a build in its own folder the page also shows what its jobs took, which is another time in each build.
 
 The release may be a stranger's. Its text enters the page only escaped, or as JSON that the script shows as text; its figures are
 images, in which no script runs; and the page's policy allows no other content.
@@ -8,46 +10,48 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections import Counter
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from herdbook import __version__
-from herdbook.comparison.marks import results_of
 from herdbook.errors import HerdbookError
-from herdbook.humanize import size
-from herdbook.layout import CARD, COMPARISONS, EVALUATIONS, FIGURES, LINEAGE_FIGURE, RECORDS, ROUTING, SUMS
-from herdbook.plan.material import ancestry, materials
+from herdbook.humanize import duration, size
+from herdbook.layout import CARD, FIGURES, LINEAGE_FIGURE, SUMS
 from herdbook.release.finding import Outcome
-from herdbook.sources import purl
+from herdbook.verify.page import measured, tracing
+from herdbook.verify.page.built import built
 from herdbook.verify.report import LABELS, outcome
 from herdbook.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from herdbook.provenance.lineage import Derived, Equals, LineageSlice, TracedTensor
     from herdbook.release.reader import Release
     from herdbook.verify.levels import LevelResult
 
-MAX_SLICES = 20_000  # whose lineage is in the page
+SCRIPTS = ("script.js", "lineage.js", "spectrum.js")
 MAX_FIGURE_BYTES = 1 << 20
 SHOWN = 200  # findings of a level that are listed
 
 
-def as_page(name: str, results: Sequence[LevelResult], release: Release | None) -> str:
+def as_page(
+    name: str, results: Sequence[LevelResult], release: Release | None, build: Path | None = None
+) -> str:
     """Return the page.
 
     Args:
         name: The release's name.
         results: The result of each level of its verification.
         release: The release; None if it could not be opened.
+        build: The folder of results that it was built in, if that is at hand.
     """
     import jinja2
 
     files = resources.files(__package__)
-    style, script = (files.joinpath(part).read_text(encoding="utf-8") for part in ("style.css", "script.js"))
+    style, *scripts = (files.joinpath(part).read_text(encoding="utf-8") for part in ("style.css", *SCRIPTS))
+    script = "".join(scripts)
     environment = jinja2.Environment(
         autoescape=True,
         finalize=lambda value: visible(value) if type(value) is str else value,
@@ -55,7 +59,7 @@ def as_page(name: str, results: Sequence[LevelResult], release: Release | None) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["size"] = size
+    environment.filters |= {"size": size, "duration": duration, "svg": _image}
     sections = _Sections(release)
     return environment.from_string(files.joinpath("page.html.j2").read_text(encoding="utf-8")).render(
         name=sections.read(lambda opened: opened.recipe.release.name, name),
@@ -63,15 +67,20 @@ def as_page(name: str, results: Sequence[LevelResult], release: Release | None) 
         outcome=str(outcome(results)),
         digest=release.digest if release else None,
         levels=[_level(result) for result in results],
-        graph=sections.read(_graph, None),
-        models=sections.read(_models, []),
-        sources=sections.read(_sources, []),
-        measurements=sections.read(_measurements, None),
-        comparisons=sections.read(_comparisons, []),
-        routing=sections.read(_routing, []),
+        repo=sections.read(lambda opened: opened.repo, None) or "FOLDER",
+        graph=sections.read(tracing.graph, None),
+        models=sections.read(tracing.models, []),
+        sources=sections.read(tracing.sources, []),
+        slices=sections.read(tracing.slices_of, {"left_out": 0, "tensors": []}),
+        spectra=sections.read(tracing.spectra, None),
+        measurements=sections.read(measured.measurements, None),
+        comparisons=sections.read(measured.comparisons, []),
+        documents=sections.read(measured.documents, []),
+        routing=sections.read(measured.routing, []),
+        losses=sections.read(measured.losses, None),
+        built=sections.read(lambda opened: built(opened, build), None) if build else None,
         figures=sections.read(_figures, []),
         files=sections.read(_files, []),
-        slices=sections.read(_slices, {"left_out": 0, "tensors": []}),
         problems=sections.problems,
         style=style,
         script=script,
@@ -135,109 +144,10 @@ def _level(result: LevelResult) -> dict[str, Any]:
     }
 
 
-def _models(release: Release) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": node.name,
-            "operation": node.operation,
-            "parents": list(dict.fromkeys(node.parents)),
-            "key": node.key,
-            "files": len(node.parts),
-        }
-        for node in ancestry(release.plan())
-    ]
-
-
-def _graph(release: Release) -> str:
-    """Return the models as the script draws them, with what a click on one shows, as text that cannot end its element."""
-    plan, records = release.plan(), release.records()
-    sources = {material.node: material for material in materials(plan, ancestry(plan))}
-    nodes = []
-    for node in ancestry(plan):
-        details = [("made by", node.operation), ("key", node.key)]
-        if source := sources.get(node.name):
-            details += [("from", source.uri), ("pinned to", source.revision or "")]
-            details += [("license", source.license or "not stated")]
-        for part in node.parts:
-            digest = str(records[part.key]["file"]["sha256"]) if part.key in records else "no record"
-            details.append((f"{RECORDS}/{part.id}.json", digest))
-        nodes.append(
-            {
-                "name": visible(node.name),
-                "by": node.operation,
-                "of": [visible(parent) for parent in dict.fromkeys(node.parents)],
-                "details": [[visible(label), visible(value)] for label, value in details if value],
-            }
-        )
-    return _inside_script(nodes)
-
-
-def _routing(release: Release) -> list[dict[str, Any]]:
-    """Return what the routers chose: for each kind of text, the experts and their shares layer by layer."""
-    names = sorted(name for name in release.sums if name.startswith(f"{ROUTING}/"))
-    reports = [release.subject.json(name) for name in names]
-    return [
-        {
-            "text": text,
-            "experts": [f"{place}: {model}" for place, model in enumerate(report["experts"], start=1)],
-            "layers": [[float(share) for share in layer[text]["share"]] for layer in report["layers"]],
-        }
-        for report in reports
-        for text in report["texts"]
-    ]
-
-
-def _sources(release: Release) -> list[dict[str, Any]]:
-    plan = release.plan()
-    found = []
-    for material in materials(plan, ancestry(plan)):
-        commit = purl.parse(material.uri)
-        found.append(
-            {
-                "name": material.name,
-                "uri": material.uri,
-                "page": f"{commit.endpoint}/{commit.repo}/tree/{commit.commit}"
-                if commit and commit.endpoint == purl.PUBLIC_HUB
-                else None,
-                "license": material.license or "not stated",
-                "files": [
-                    {"name": file.name, "size": file.size_bytes, "digest": file.sha256 or file.git_blob or ""}
-                    for file in material.files
-                ],
-            }
-        )
-    return found
-
-
-def _measurements(release: Release) -> dict[str, Any] | None:
-    """Return the columns and rows of the table of measurements; None if nothing was measured."""
-    names = sorted(
-        name for name in release.sums if name.startswith(f"{EVALUATIONS}/") and name.endswith(".json")
-    )
-    rows: dict[str, dict[tuple[str, str], Any]] = {}
-    columns = {}
-    for name in names:
-        content = release.subject.json(name)
-        cells = rows.setdefault(str(content.get("name") or name), {})
-        for task, result in results_of(content).items():
-            for metric, score in result["metrics"].items():
-                columns[task, metric] = f"{result.get('title') or task}: {metric}"
-                cells[task, metric] = {
-                    "value": float(score["value"]),
-                    "stderr": None if score["stderr"] is None else float(score["stderr"]),
-                }
-    if not rows:
-        return None
-    return {
-        "columns": list(columns.values()),
-        "rows": [(name, [cells.get(column) for column in columns]) for name, cells in rows.items()],
-    }
-
-
-def _comparisons(release: Release) -> list[dict[str, Any]]:
-    if COMPARISONS not in release.sums:
-        return []
-    return list(release.subject.json(COMPARISONS)["comparisons"])
+def _image(content: str | bytes) -> str:
+    """Return an SVG as an address that contains it. As an image it runs no script."""
+    data = content.encode() if isinstance(content, str) else content
+    return f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
 
 
 def _figures(release: Release) -> list[dict[str, str]]:
@@ -246,7 +156,7 @@ def _figures(release: Release) -> list[dict[str, str]]:
     return [
         {
             "name": name,
-            "data": base64.b64encode(release.subject.read(name, MAX_FIGURE_BYTES)).decode(),
+            "image": _image(release.subject.read(name, MAX_FIGURE_BYTES)),
         }
         for name in names
     ]
@@ -263,52 +173,3 @@ def _files(release: Release) -> list[dict[str, Any]]:
         }
         for name, digest in sorted(release.digests.items())
     ]
-
-
-def _slices(release: Release) -> dict[str, Any]:
-    """Return the lineage as the script reads it, as text that cannot end its element."""
-    slices = release.lineage()
-    return {
-        "left_out": max(0, len(slices) - MAX_SLICES),
-        "count": len(slices),
-        "json": _inside_script([_slice(slice_) for slice_ in slices[:MAX_SLICES]]),
-    }
-
-
-def _inside_script(data: Any) -> str:
-    """Return data as JSON that cannot end the element that it is in."""
-    content = json.dumps(data, separators=(",", ":"), ensure_ascii=True)
-    return content.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _slice(slice_: LineageSlice) -> dict[str, Any]:
-    return {
-        "name": visible(slice_.slice or slice_.tensor),
-        "file": visible(slice_.file),
-        "form": f"{slice_.dtype} {list(slice_.shape)}",
-        "begin": slice_.begin,
-        "end": slice_.end,
-        "sha256": slice_.sha256,
-        "origin": _origin(slice_.equals, slice_.made),
-    }
-
-
-def _origin(equals: Equals | None, made: Derived | None) -> dict[str, Any]:
-    if equals:
-        rows = f", rows {equals.rows[0]} to {equals.rows[1] - 1}" if equals.rows else ""
-        return {"text": visible(f"equals {equals.tensor}{rows} in {equals.file} of {equals.uri}")}
-    assert made is not None  # noqa: S101 - the lineage's reader accepts no third kind
-    settings = ", ".join(_settings(made))
-    text = f"{made.action} in {made.operation}: {made.tensor} of {made.model}{f' ({settings})' if settings else ''}"
-    return {"text": visible(text), "of": [_parent(parent) for parent in made.of]}
-
-
-def _parent(parent: TracedTensor) -> dict[str, Any]:
-    return {**_origin(parent.equals, parent.made), "sha256": parent.sha256}
-
-
-def _settings(made: Derived) -> Iterator[str]:
-    """Yield the settings of a step that are short enough to read."""
-    for name, value in sorted(made.parameters.items()):
-        if isinstance(value, str | int | float) and len(str(value)) < 40:
-            yield f"{name} {value}"

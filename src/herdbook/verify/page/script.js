@@ -81,72 +81,19 @@ if (search) {
   });
 }
 
-// The lineage: each model below its parents, a line to each; a click, or Enter, shows what is known of it.
-const models = document.getElementById("models");
-if (models) {
-  const nodes = JSON.parse(models.textContent);
-  const byName = new Map(nodes.map((node) => [node.name, node]));
-  const [width, height, gap, rise] = [190, 44, 20, 56];
-  const most = 23; // characters of a name
-  const short = (name) => (name.length > most ? `${name.slice(0, most / 2)}…${name.slice(-most / 2)}` : name);
-  const rows = [];
-  for (const node of nodes) { // parents come first
-    node.row = Math.max(-1, ...node.of.map((parent) => byName.get(parent).row)) + 1;
-    (rows[node.row] ??= []).push(node);
-  }
-  const widest = Math.max(...rows.map((row) => row.length));
-  const all = [widest * (width + gap), rows.length * (height + rise)];
-  rows.forEach((row, number) => row.forEach((node, place) => {
-    node.x = ((place + 0.5) * all[0]) / row.length - width / 2;
-    node.y = number * (height + rise) + 8;
-  }));
-  const drawn = (name, attributes, text) => {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    if (text !== undefined) made.textContent = text;
-    return made;
-  };
-  const picture = drawn("svg", { role: "group", "aria-label": "Lineage" });
-  let zoom = 1;
-  const show = () => {
-    picture.setAttribute("viewBox", `0 0 ${all[0]} ${all[1]}`);
-    picture.setAttribute("width", zoom === 0 ? "100%" : Math.round(all[0] / zoom));
-  };
-  for (const node of nodes) for (const parent of node.of.map((name) => byName.get(name))) {
-    const [x, y, X, Y] = [parent.x + width / 2, parent.y + height, node.x + width / 2, node.y];
-    picture.append(drawn("path", { d: `M${x} ${y}C${x} ${(y + Y) / 2} ${X} ${(y + Y) / 2} ${X} ${Y}`, class: "edge" }));
-  }
-  const panel = document.getElementById("node");
-  for (const node of nodes) {
-    const group = drawn("g", { tabindex: 0, role: "button", "aria-label": `${node.name}, ${node.by}`, class: "model" });
-    group.append(
-      drawn("title", {}, node.name),
-      drawn("rect", { x: node.x, y: node.y, width, height, rx: 6 }),
-      drawn("text", { x: node.x + 8, y: node.y + 19 }, short(node.name)),
-      drawn("text", { x: node.x + 8, y: node.y + 36, class: "by" }, node.by),
-    );
-    const choose = () => {
-      picture.querySelectorAll(".chosen").forEach((other) => other.classList.remove("chosen"));
-      group.classList.add("chosen");
-      const list = element("dl");
-      for (const [label, value] of [["made of", node.of.join(", ") || "nothing: it is a source"], ...node.details]) {
-        const found = element("dd");
-        found.append(element("code", value));
-        list.append(element("dt", label), found);
-      }
-      panel.replaceChildren(element("h3", node.name), list);
-    };
-    group.addEventListener("click", choose);
-    group.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); }
-    });
-    picture.append(group);
-  }
-  document.querySelectorAll("button[data-zoom]").forEach((button) => button.addEventListener("click", () => {
-    const factor = Number(button.dataset.zoom);
-    zoom = factor === 0 ? 0 : (zoom || 1) * factor;
-    show();
-  }));
-  show();
-  document.getElementById("graph").append(picture);
-}
+// On paper nothing can be unfolded.
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const details of folded) details.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const details of folded) details.open = false;
+});
+
+const drawn = (name, attributes, text) => {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+};

@@ -28,6 +28,7 @@ from herdbook.verify.rebuild.imatrix import imatrix
 from herdbook.verify.rebuild.reports import reports
 from herdbook.verify.rebuild.routers import routers
 from herdbook.verify.rebuild.tensors import ancestors, recompute, slices_of
+from herdbook.verify.rebuild.tuned import searches
 from herdbook.verify.rebuild.workspace import open_workspace
 from herdbook.weights.record import read_record
 
@@ -45,6 +46,7 @@ LEVEL = "recomputed"
 CARDS = Check(LEVEL, "card")
 COMPARED = Check(LEVEL, "compared")
 SAMPLES = Check(LEVEL, "samples")
+SEARCHED = Check(LEVEL, "search")
 RANKS = Check(LEVEL, "rank")
 MATRICES = Check(LEVEL, "made")
 BUDGETS = Check(LEVEL, "budget")
@@ -61,6 +63,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         workspace.take_over(RECORDS, SEARCHES, EVALUATIONS, LOSSES, ROUTING)
         yield from caught(_card(workspace, release), CARDS, release)
         yield from caught(_samples(workspace), SAMPLES, release)
+        yield from caught(searches(workspace.plan, SEARCHED), SEARCHED, release)
         if release.edition is Edition.GGUF:
             yield MATRICES.unverified(release.name, elsewhere(release))
             yield from caught(quantized(workspace, release, options, GGUF), GGUF, release)

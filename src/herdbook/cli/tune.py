@@ -1,0 +1,71 @@
+"""``herdbook tune``: find what a recipe's searches are for, by trial."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from herdbook.cli import options, repository
+from herdbook.visible import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command(
+    cls=repository.Command,
+    epilog=options.examples(
+        "herdbook tune",
+        "herdbook tune config/buttercup.yaml",
+        "herdbook tune config/buttercup.yaml -- --profile profiles/slurm",
+    ),
+)
+@options.recipe
+@options.results
+@click.argument("words", nargs=-1, metavar="[RECIPE] [-- SNAKEMAKE_OPTIONS]")
+def command(recipe: Path, results: Path, words: tuple[str, ...]) -> None:
+    """Find the numbers that a recipe's searches are for, by trial.
+
+    Each trial of a model's `search` is built and measured by Snakemake, on all
+    cores or as the options after -- have it. What was found is written into the
+    lock: commit it, then build. Run it again after an interruption: what was
+    measured is not measured again.
+    """
+    from pathlib import Path
+
+    from herdbook import lock as locks
+    from herdbook import plan as plans
+    from herdbook import recipe as recipes
+    from herdbook.errors import RecipeError
+    from herdbook.tuning.build import Snakemake, remove_recipe
+    from herdbook.tuning.report import lines
+    from herdbook.tuning.tune import Tuning, path_of_trials
+
+    if words and not words[0].startswith("-"):
+        recipe, words = Path(words[0]), words[1:]
+    content = recipes.load(recipe)
+    path = locks.path_for(recipe)
+    lock = locks.load(path)
+    locks.check_fits(lock, content, path)
+    names = recipes.searched(content)
+    if not names:
+        raise RecipeError("no model has a `search`, so there is nothing to find", str(recipe))
+    try:
+        for name in names:
+            tuning = Tuning(name, content, lock, recipe, results, Snakemake(words), _report)
+            result = tuning.run()
+            found = lock.tuned[name].model_copy(update={"result": result})
+            lock = lock.model_copy(update={"tuned": {**lock.tuned, name: found}})
+            locks.write(lock, path)
+            say(*lines(name, content.models[name], result))
+        plans.make(content, lock, recipe, results)
+    except RecipeError as error:
+        raise RecipeError(error.problems, str(recipe)) from error
+    remove_recipe(path_of_trials(recipe))
+    say(path)
+
+
+def _report(line: str) -> None:
+    say(line, file=sys.stderr)

@@ -1,0 +1,190 @@
+"""Builds on machines that share no disk: what is done where, what awaits what, and what a job takes."""
+
+import dataclasses
+import os
+import subprocess
+
+import pytest
+
+from herdbook import plan as plans
+from herdbook.cache import Cache, configured, nodes
+from herdbook.cache.folder import FolderStore
+from herdbook.cache.nodes import Nodes, check_sent
+from herdbook.cache.step import add, is_saved, save, take
+from herdbook.errors import CacheError
+from herdbook.files import sha256_file
+from herdbook.plan.jobs import find, result_jobs
+from herdbook.steps.registry import run
+from support import tiny
+
+MODELS = {
+    "base": {"folder": "base"},
+    "other": {"folder": "other"},
+    "folded": {"adapter": "adapter", "on": "other", "license": "mit"},
+    "lasered": {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["mlp.down_proj"]},
+    "mix": {
+        "moe": {
+            "base": "lasered",
+            "experts": [
+                {"model": "lasered", "prompts": ["w1 w2 w3"]},
+                {"model": "folded", "prompts": ["w9 w8"]},
+            ],
+        }
+    },
+}
+
+
+class Bucket(FolderStore):
+    """A bucket, as far as a cache is concerned."""
+
+    private = False
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.place = "s3://bucket/prefix"
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    folder = tmp_path / "config"
+    for seed, name in enumerate(("base", "other"), start=1):
+        tiny.write_model(folder / name, seed=seed)
+    tiny.write_adapter(folder / "adapter", folder / "other", seed=3)
+    tiny.write_task(folder / "task.yaml")
+    path = tiny.write_recipe(
+        folder / "tiny.yaml", MODELS, evaluate={"tasks": ["task.yaml"], "models": ["mix"]}
+    )
+    tiny.lock(path)
+    return path
+
+
+@pytest.fixture
+def built(recipe, tmp_path):
+    return tiny.build(recipe, tmp_path / "results")
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A cache that passes for one in a bucket."""
+    (tmp_path / "cache").mkdir()
+    cache = Cache(Bucket(tmp_path / "cache"))
+    monkeypatch.setattr(nodes, "configured", lambda: cache)
+    return cache
+
+
+def gated(plan, name):
+    """Return the plan with a source from a gated repository."""
+    sources = {**plan.lock.sources, name: plan.lock.sources[name].model_copy(update={"gated": "manual"})}
+    return dataclasses.replace(plan, lock=plan.lock.model_copy(update={"sources": sources}))
+
+
+def names(jobs):
+    return sorted(f"{job.rule} {job.label}" for job in jobs)
+
+
+def test_what_only_this_host_has_is_read_here_and_all_else_elsewhere(recipe, bucket, tmp_path):
+    plan = plans.load(recipe, tmp_path / "results")
+    found = Nodes(plan)
+    assert names(found.here) == ["adapter folded.1", "fetch base.1", "fetch other.1", "files base"]
+    assert {job.rule for job in found.away} == {"laser", "moe", "routing", "evaluate"}
+    assert not found.withheld
+
+
+def test_what_descends_from_a_gated_source_stays_here(recipe, bucket, tmp_path):
+    plan = gated(plans.load(recipe, tmp_path / "results"), "other")
+    found = Nodes(plan)
+    # the lasered base is not made of it, and the copies of the mixture's shards belong to the mixture
+    assert names(found.away) == ["laser lasered.1"]
+    assert set(found.withheld) == {"other"}
+    assert found.withheld["other"] == len(found.here) - 2  # `fetch base` and its files
+
+
+def test_a_job_awaits_what_the_cache_lacks(built, bucket):
+    found = Nodes(built)
+    routing = find(result_jobs(built), "routing")
+    shards = [f"moe mix.{part.label}" for part in built.nodes["mix"].parts]
+    # the folder of the mixture, which is links, and in it the tokenizer
+    assert names(found.awaited(routing.inputs)) == sorted([*shards, "files base"])
+    bucket.put(found._products[find(result_jobs(built), "files", "base")], "Tiny")
+    found.look_up()
+    assert names(found.awaited(routing.inputs)) == sorted(shards)
+    assert names(found.taken(routing.inputs)) == sorted([*shards, "files base"])
+
+
+def test_a_job_takes_its_inputs_and_makes_what_no_cache_keeps(built, tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "cache"))
+    add(built, configured())
+    other = plans.load(built.recipe_path, tmp_path / "elsewhere")
+    job = find(result_jobs(other), "evaluate")
+    made = []
+    take(other, job, lambda one: (made.append(one.rule), run(other, one)))
+    assert made == ["assemble"]
+    for here, there in zip(find(result_jobs(built), "evaluate").inputs, job.inputs, strict=True):
+        assert sha256_file(here) == sha256_file(there)
+    # a measurement compares weights with their records
+    assert all(other.layout.record(part).exists() for part in other.nodes["mix"].parts)
+    assert not other.layout.shard(other.nodes["base"].parts[0]).exists()
+
+
+def test_an_input_that_is_nowhere_is_named_with_the_command_that_makes_it(recipe, tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "cache"))
+    plan = plans.load(recipe, tmp_path / "results")
+    part = plan.nodes["base"].parts[0]
+    with pytest.raises(
+        CacheError, match=rf"base\.1-\w+: is missing .* Make it first: herdbook fetch {part.key}"
+    ):
+        take(plan, find(result_jobs(plan), "laser"), pytest.fail)
+
+
+def test_a_result_that_the_cache_has_is_not_made_again_on_machines_that_share_no_disk(
+    built, tmp_path, monkeypatch
+):
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "cache"))
+    job = find(result_jobs(built), "laser")
+    save(built, job)
+    assert not is_saved(built, job)  # elsewhere, a person may want to see it made
+    monkeypatch.setenv("HERDBOOK_RUN", "r")
+    assert is_saved(built, job)
+    assert not is_saved(built, find(result_jobs(built), "routing"))
+
+
+def test_without_a_bucket_nothing_begins(recipe, tmp_path, monkeypatch):
+    plan = plans.load(recipe, tmp_path / "results")
+    for place in ("", str(tmp_path)):
+        monkeypatch.setenv("HERDBOOK_CACHE", place)
+        with pytest.raises(CacheError, match="set `cache` to s3://bucket/prefix"):
+            Nodes(plan)
+
+
+def test_files_that_snakemake_does_not_send_are_named(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = plans.load(recipe.relative_to(tmp_path))
+
+    def problems():
+        try:
+            check_sent(plan)
+        except CacheError as error:
+            return str(error).splitlines()[1:]
+        return []
+
+    def git(*words):
+        subprocess.run(["git", *words], check=True, cwd=tmp_path)
+
+    needed = ["config/tiny.yaml", "config/tiny.lock.json", "config/task.yaml", "config/text.jsonl"]
+    untracked = [f"{name}: git does not track it in this folder" for name in needed]
+    assert problems() == untracked  # no repository of git
+    git("init", "--quiet")
+    git("add", *needed[:3])
+    assert problems() == untracked[3:]
+    git("add", needed[3])
+    assert problems() == []
+    with (tmp_path / needed[3]).open("ab") as file:
+        file.truncate(10_000_001)
+    assert problems() == [f"{needed[3]}: is larger than 10 MB"]
+    monkeypatch.chdir(tmp_path / "config/base")  # which is all that would be sent
+    plan = plans.load(recipe)
+    assert problems() == [f"{tmp_path}/{name}: git does not track it in this folder" for name in needed]
+    assert os.path.relpath(recipe).startswith("..")

@@ -1,0 +1,119 @@
+"""The documentation as a site: generated pages are current, and every command on a page has the options that it shows.
+
+Commands of the tutorial are run by tests/workflow/test_tutorial.py, those of how-to guides here, each page in a folder in which the
+names that it uses exist. A block that no test runs has the reason in a comment before it: ``<!-- not run: REASON -->``.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+from herdbook.cli.commands import herdbook
+from herdbook.cli.main import main
+from herdbook.signing.keys import generate, load_private
+from herdbook.steps.card.step import render_card
+from support import pages, tiny
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs/site"))
+
+import reference  # noqa: E402
+
+SHOWN = [one for page in pages.all_pages() for one in pages.commands(page)]
+
+
+@pytest.mark.parametrize("name", reference.pages())
+def test_generated_pages_are_current(name):
+    assert (reference.FOLDER / name).read_text(encoding="utf-8") == reference.pages()[name], (
+        "run: python docs/site/reference.py"
+    )
+
+
+def test_blocks_are_run_or_have_a_reason():
+    """Raise the first number as blocks become runnable; the second counts what no test runs."""
+    blocks = [block for page in pages.guides() for block in pages.blocks(page)]
+    reasons = [block.reason for block in blocks if block.reason is not None]
+    assert all(reasons)
+    assert (len(blocks) - len(reasons), len(reasons)) == (15, 22)
+    for page in pages.guides():
+        assert not pages.indented(page), f"{page}: put commands into a fence (```sh)"
+
+
+@pytest.mark.parametrize(("page", "command"), SHOWN, ids=[f"{page}: {command}" for page, command in SHOWN])
+def test_commands_have_the_options_that_pages_show(page, command):
+    """Options are parsed, not their values: those are often placeholders."""
+    words = shlex.split(command, comments=True)[1:]
+    context, found = click.Context(herdbook, info_name="herdbook"), herdbook
+    while isinstance(found, click.Group):
+        if words[0].startswith("-"):
+            return  # herdbook --help, herdbook --debug COMMAND
+        _, found, words = found.resolve_command(context, words)
+        context = click.Context(found, info_name=found.name, parent=context)
+    found.make_parser(context).parse_args(words)
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+def models(folder):
+    tiny.write_model(folder / "MODEL", layers=30)
+
+
+def fine_tune(folder):
+    base = tiny.write_model(folder / "BASE")
+    tuned = tiny.write_model(folder / "TUNED")
+    tensors = load_file(base / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    save_file(tensors | {name: tensors[name] * 1.5}, tuned / "model.safetensors", metadata={"format": "pt"})
+
+
+def cards(folder):
+    for name, (one, two) in {
+        "README.md": ("owner/one", "owner/two"),
+        "CARD.md": ("D:/models/one", "left"),
+    }.items():
+        models = [{"model": model, "parameters": {"weight": 0.5}} for model in (one, two)]
+        merge = yaml.safe_dump({"merge_method": "linear", "models": models})
+        (folder / name).write_text(f"# Merge\n\n```yaml\n{merge}```\n", encoding="utf-8")
+    (folder / "names.txt").write_text("# the paths of this machine\nleft=owner/two\n", encoding="utf-8")
+
+
+def release(folder):
+    tiny.write_model(folder / "base")
+    recipe = tiny.write_recipe(folder / "recipe.yaml", {"base": {"folder": "base"}})
+    generate(folder / "herd")
+    plan = tiny.build(recipe, folder / "results")
+    render_card(plan, plan.layout.card_folder)
+    (folder / "FOLDER").symlink_to(tiny.release(plan, load_private(folder / "herd")))
+
+
+FOLDERS = {
+    "docs/check.md": release,
+    "docs/import.md": cards,
+    "docs/reduce.md": models,
+    "docs/extract.md": fine_tune,
+    "docs/recipes.md": lambda _: None,
+    "docs/signing.md": release,
+}
+
+
+@pytest.mark.parametrize("page", [page for page in pages.guides() if page != pages.TUTORIAL])
+def test_guides_show_commands_that_work(page, tmp_path, monkeypatch, capsys):
+    runnable = [block for block in pages.blocks(page) if block.reason is None]
+    assert bool(runnable) == (page in FOLDERS), page
+    if not runnable:
+        return
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    FOLDERS[page](tmp_path)
+    for block in runnable:
+        for command in block.commands:
+            program, *arguments = shlex.split(command, comments=True)
+            assert program == "herdbook", command
+            status = main([str(Path(one).expanduser()) if one[0] == "~" else one for one in arguments])
+            assert status == 0, f"{command}\n{capsys.readouterr().err}"

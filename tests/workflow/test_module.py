@@ -1,0 +1,126 @@
+"""The workflow as a module of another one, and its targets."""
+
+import pytest
+
+from herdbook import plan as plans
+from support import tiny
+from support.project import REPOSITORY, Project, steps_of
+
+MODELS = {
+    "base": {"folder": "base"},
+    "other": {"folder": "other"},
+    "mix": {"moe": {"base": "base", "gate": "random", "experts": [{"model": "base"}, {"model": "other"}]}},
+}
+MODULE = """
+module {name}:
+    snakefile: {snakefile!r}
+    config: {config!r}
+    prefix: {name!r}
+
+use rule * from {name} as {name}_*
+"""
+REST = """
+rule all:
+    default_target: True
+    input: rules.one_all.input, rules.two_all.input
+
+onstart:
+    one.onstart()
+    two.onstart()
+"""
+
+
+def write(project, name, seed):
+    """Write a recipe with models of its own, and its lock; return its path from the folder."""
+    folder = project.recipe.parent / name
+    tiny.write_model(folder / "base", seed=seed)
+    tiny.write_model(folder / "other", seed=seed + 1)
+    recipe = tiny.write_recipe(folder / "tiny.yaml", MODELS)
+    tiny.lock(recipe)
+    return recipe.relative_to(project.root)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A workflow with the workflow twice, each with another recipe."""
+    project = Project(tmp_path)
+    (project.root / "Snakefile").unlink()
+    (project.root / "config/config.yaml").unlink()
+    modules(project, {"recipe": str(write(project, "one", 1))}, {"recipe": str(write(project, "two", 5))})
+    return project
+
+
+def modules(project, *configs):
+    snakefile = str(REPOSITORY / "Snakefile")
+    texts = [
+        MODULE.format(name=name, snakefile=snakefile, config=config)
+        for name, config in zip(("one", "two"), configs, strict=True)
+    ]
+    (project.root / "Snakefile").write_text("".join(texts) + REST)
+
+
+def test_twice_in_one_workflow_each_makes_its_own(project):
+    project.snakemake("--workflow-profile", "none", "--until", "one_fetch", "two_fetch")
+    ran = steps_of(project.logged())
+    for name in ("one", "two"):
+        plan = plans.load(project.root / f"config/{name}/tiny.yaml", project.root / f"{name}/results")
+        shards = [plan.layout.shard(part) for part in plan.parts.values() if part.rule == "fetch"]
+        assert all(path.is_file() for path in shards)
+        made = {output for rule, output in ran if rule == f"{name}_fetch"}
+        assert made == {str(path.relative_to(project.root)) for path in shards}
+        assert list((project.root / name / "logs/fetch").iterdir())
+        assert (project.root / name / "results/.running").exists()  # it was held
+    assert not project.results.exists()
+
+
+def test_what_is_wrong_with_the_config_of_a_module_is_named(project):
+    recipes = [{"recipe": f"config/{name}/tiny.yaml"} for name in ("one", "two")]
+    modules(project, recipes[0], recipes[1] | {"devise": "cuda"})
+    done = project.snakemake("--dry-run", check=False)
+    assert "the module's config: devise: unknown setting; did you mean 'device'?" in done.stdout + done.stderr
+    modules(project, recipes[0], recipes[1] | {"device": "cuda"})
+    done = project.snakemake("--dry-run", check=False)
+    assert (
+        "device: is 'cuda' in this module of the workflow and 'cpu' in another" in done.stdout + done.stderr
+    )
+    assert done.returncode != 0
+
+
+@pytest.mark.slow
+def test_a_release_of_a_module_is_that_of_the_workflow_itself(project, tmp_path):
+    project.snakemake("--workflow-profile", "none")
+    alone = Project(tmp_path / "alone")
+    write(alone, "two", 5)
+    alone.snakemake("--config", "recipe=config/two/tiny.yaml")
+    for name in ("SHA256SUMS", "claims.jsonl", "README.md"):
+        released = [root / "results/Tiny/release" / name for root in (project.root / "two", alone.root)]
+        assert released[0].read_bytes() == released[1].read_bytes()
+    assert "Nothing to be done" in project.snakemake("--workflow-profile", "none", "--dry-run").stdout
+
+
+def test_targets_and_another_directory(tmp_path):
+    """The folder of the run has the configuration, and gets the results."""
+    project = Project(tmp_path / "here")
+    tiny.write_task(project.recipe.parent / "task.yaml")
+    tiny.write_model(project.recipe.parent / "base", seed=1)
+    sections = {
+        "evaluate": {"tasks": ["task.yaml"], "models": ["base"]},
+        "quantize": {"methods": ["Q8_0"]},
+    }
+    tiny.write_recipe(project.recipe, {"base": {"folder": "base"}}, **sections)
+    tiny.lock(project.recipe)
+    elsewhere = Project(tmp_path / "there")
+    done = elsewhere.snakemake(
+        *("--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(project.root), "--dry-run"),
+        *("--quiet", "reason", "--", "models", "evaluations", "quantized"),
+    )
+    counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
+    assert {
+        rule: counts.get(rule) for rule in ("assemble_base", "evaluate", "quantize", "card", "release")
+    } == {
+        "assemble_base": "1",
+        "evaluate": "2",
+        "quantize": "1",
+        "card": None,
+        "release": None,
+    }
