@@ -53,7 +53,9 @@ if workflow.remote_exec:  # jobs on other hosts sign nothing
 # Whether jobs run on machines that share no disk with this one: rules/nodes.smk.
 APART = SharedFSUsage.INPUT_OUTPUT not in workflow.storage_settings.shared_fs_usage
 if APART and not MAIN:
-    raise WorkflowError("jobs on machines that share no disk are run by the workflow itself, not as a module of another")
+    raise WorkflowError(
+        "jobs on machines that share no disk are run by the workflow itself, not as a module of another"
+    )
 if workflow.storage_settings.default_storage_provider and not APART:
     # Some executors imply it, but Snakemake sets it after it has read this file.
     raise WorkflowError(
