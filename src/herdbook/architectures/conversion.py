@@ -148,8 +148,8 @@ def _rotary_objection(form: Form, config: Mapping[str, Any]) -> str | None:
     written, required = ROTARY_SCALING[kind]
     given = {key for key, value in settings.items() if value is not None}
     partial = {config.get("partial_rotary_factor"), settings.get("partial_rotary_factor")} - {None}
-    if reason := _partial_objection(form, config, partial):
-        return reason
+    if objection := _partial_objection(form, config, partial):
+        return objection
     if unknown := sorted(given - written - _NAMES - {"partial_rotary_factor"}):
         return f"rotary embeddings with rope_type {kind} and {unknown[0]} are not supported"
     if lacking := sorted(required - given):
