@@ -16,6 +16,7 @@ from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import LockError, StepError
 from herdbook.lock.pin import pin
+from herdbook.publish import local, preflight
 from herdbook.release.finding import Options, Outcome
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
@@ -28,27 +29,30 @@ from support import measured, tiny
 EVIL = "</details><script>alert(1)</script> | [a](javascript:b)"
 
 
-def add(local, folder, name, **more):
+def add(served, folder, name, **more):
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    local.add_repo(name, {**files, **more})
+    served.add_repo(name, {**files, **more})
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A Hub with a source, a release with a predecessor there, and its plan; the base is a copy of the source."""
     root = tmp_path_factory.mktemp("leads")
-    with pytest.MonkeyPatch.context() as patch, LocalHub() as local:
-        client.use(local, root / "home", patch, local.token)
+    with pytest.MonkeyPatch.context() as patch, LocalHub() as served:
+        client.use(served, root / "home", patch, served.token)
         for seed, name in enumerate(("base", "other", "third")):
             tiny.write_model(root / name, seed=seed)
         card = {"license": "mit", "datasets": ["herd/text", EVIL]}
-        add(local, root / "base", "herd/base")
+        add(served, root / "base", "herd/base")
         add(
-            local, root / "third", "herd/third", **{"README.md": f"---\n{yaml.safe_dump(card)}---\n".encode()}
+            served,
+            root / "third",
+            "herd/third",
+            **{"README.md": f"---\n{yaml.safe_dump(card)}---\n".encode()},
         )
         tiny.write_task(root / "task.yaml", ["w1 w2"] * 3)
         first = build(root, "first", {"rank": {"fraction": 0.5}}, 0.9)
-        add(local, first.layout.release_folder, "keeper/First")
+        add(served, first.layout.release_folder, "keeper/First")
         uses = {"intended": ["tests", EVIL], "unsuitable": [EVIL]}
         second = build(
             root,
@@ -58,7 +62,7 @@ def made(tmp_path_factory):
             release={"repo": "keeper/Second", "uses": uses},
             publish={"replaces": "keeper/First"},
         )
-        add(local, second.layout.release_folder, "keeper/Second")
+        add(served, second.layout.release_folder, "keeper/Second")
         yield second
 
 
@@ -258,7 +262,10 @@ def test_a_named_signer_is_on_the_card_and_no_other_signs(made, tmp_path):
     path.write_text(yaml.safe_dump(data, sort_keys=False))
     signed = tiny.build(path, plan.layout.root)
     render_card(signed, signed.layout.card_folder)
+    (problem,) = unsigned(tiny.release(signed))
+    assert f"its card names who signs it (release.signer: key {keys['ours'].fingerprint})" in problem
     folder = tiny.release(signed, keys["ours"])
+    assert unsigned(folder) == []
     card = card_of(signed)
     assert f"(SHA-256 of the public key, PEM) is `{keys['ours'].fingerprint}`" in card
     assert f"| signed | by key `{keys['ours'].fingerprint[:12]}`: " in card
@@ -274,6 +281,11 @@ def test_a_named_signer_is_on_the_card_and_no_other_signs(made, tmp_path):
     assert [finding.detail for finding in wrong] == [
         "is by another signer than the recipe names, and the card with it"
     ]
+
+
+def unsigned(folder):
+    problems = preflight.of_release(local.read(folder), public=False)
+    return [problem for problem in problems if "is not signed" in problem]
 
 
 def signatures(folder):
