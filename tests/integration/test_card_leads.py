@@ -5,10 +5,13 @@ import json
 import re
 import shlex
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 import pytest
 import yaml
+from huggingface_hub import HfApi
 from huggingface_hub.cli.hf import app
+from markdown_it import MarkdownIt
 from pytest_local_hub import LocalHub, client
 
 from herdbook import hub
@@ -16,13 +19,14 @@ from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import LockError, StepError
 from herdbook.lock.pin import pin
+from herdbook.lock.succession import pin_predecessor
 from herdbook.publish import local, preflight
 from herdbook.release.finding import Options, Outcome
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
 from herdbook.signing.keys import generate, load_private
 from herdbook.steps.attest.step import attest
-from herdbook.steps.card.step import render_card
+from herdbook.steps.card.step import card_texts, render_card
 from herdbook.verify import named, signature
 from support import measured, tiny
 
@@ -186,7 +190,8 @@ def test_both_are_derived_again_upstream(made):
 
 def test_changes_since_the_predecessor(made, card):
     plan = made
-    text = card[card.index("<summary>Changes since keeper/First") :].partition("</details>")[0]
+    text = card[card.index("<summary>Changes since the predecessor") :].partition("</details>")[0]
+    assert f"[keeper/First](<https://huggingface.co/keeper/First/tree/{head('keeper/First')}>)" in text
     assert f"at `{head('keeper/First')[:12]}`" in text
     third = plan.lock.sources["third"].uri
     assert f"| `third` | \u2013 | `{third}` |" in text
@@ -221,6 +226,32 @@ def test_a_predecessor_that_herdbook_did_not_make_is_compared_by_its_weights(mad
     before = pin(recipes.load(path), path, lambda _: None).predecessor
     assert (before.models, before.sources, before.measured) == (None, None, {})
     assert list(before.weights) == ["model.safetensors"]
+
+
+def test_what_a_hostile_predecessor_states_stays_text(made):
+    files = {
+        "recipe.yaml": yaml.safe_dump({"models": {EVIL: {"hub": EVIL}}, "release": {"model": EVIL}}).encode(),
+        "recipe.lock.json": b'{"version": 1, "sources": {"' + EVIL.encode() + b'": 1}}',
+        "provenance/evaluations/a.json": json.dumps({"name": EVIL, "tasks": {EVIL: 1}}).encode(),
+        "provenance/evaluations/b.json": b"[" * 5000,
+    }
+    served = HfApi()
+    served.create_repo("keeper/evil", exist_ok=True)
+    for name, content in files.items():
+        served.upload_file(path_or_fileobj=content, path_in_repo=name, repo_id="keeper/evil")
+    before = pin_predecessor("keeper/evil")
+    assert before.models == {EVIL: {"hub": EVIL}}
+    assert (before.sources, before.measured) == (None, {})
+    sources = {EVIL: EVIL, "third": f"pkg:{EVIL}"}
+    before = before.model_copy(update={"sources": sources, "repo": EVIL})
+    lock = made.lock.model_copy(update={"predecessor": before})
+    text = card_texts(replace(made, lock=lock))["README.md"]
+    text = text[text.index("<summary>Changes since") :].partition("\n</details>")[0]
+    assert text.count("alert(1)") >= 6
+    shown = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text)
+    assert "<script" not in shown
+    assert 'href="javascript' not in shown
+    assert "<details" not in shown
 
 
 def test_a_lock_with_another_predecessor_does_not_fit(made):
