@@ -12,6 +12,7 @@ from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
 from herdbook.lock import best_of
 from herdbook.lock.searches import with_results
+from herdbook.plan.searched import at_least_start
 from herdbook.tuning.proposals import follow, proposed
 from herdbook.tuning.tune import Tuning
 from support import tiny, tuned
@@ -168,6 +169,9 @@ def test_what_was_found_for_other_sources_is_not_taken(recipe, tmp_path):
     lock = lock.model_copy(update={"sources": {**lock.sources, "a": moved}})
     with pytest.raises(RecipeError, match="was found by another search, or for other models or tasks"):
         plans.make(recipes.load(recipe), lock, recipe)
+    plan, (warning,) = at_least_start(recipes.load(recipe), lock, recipe)  # as after `herdbook refresh`
+    assert "was found by another search" in warning
+    assert [model.weight for model in plan.released.recipe.merge.models] == [0.5, 0.5]
 
 
 def test_proposals_follow_from_seed_and_scores_and_show_another_score():
