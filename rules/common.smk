@@ -52,6 +52,16 @@ if workflow.remote_exec:  # jobs on other hosts sign nothing
     os.environ[settings.SIGNING_KEY.variable] = ""
 # Whether jobs run on machines that share no disk with this one: rules/nodes.smk.
 APART = SharedFSUsage.INPUT_OUTPUT not in workflow.storage_settings.shared_fs_usage
+if APART and not MAIN:
+    raise WorkflowError(
+        "jobs on machines that share no disk are run by the workflow itself, not as a module of another"
+    )
+if workflow.storage_settings.default_storage_provider and not APART:
+    # Some executors imply it, but Snakemake sets it after it has read this file.
+    raise WorkflowError(
+        "default-storage-provider is for machines that share no disk: add `shared-fs-usage: none` to the profile, or "
+        "--shared-fs-usage none"
+    )
 RUN = (os.environ.get(settings.RUN.variable) or secrets.token_hex(8)) if APART else ""
 os.environ[settings.RUN.variable] = RUN
 # With `--sdm conda`, every environment contains the herdbook that runs here, and packages of its own. Results are then made
@@ -68,6 +78,10 @@ if MAIN and (without := sorted(DEPLOYED - {"conda"})):
 if CONDA:
     os.environ[settings.REQUIREMENT.variable] = installed.requirement()
     os.environ[settings.PINS.variable] = str(installed.root() / installed.LOCK)
+if APART and not MAIN:
+    raise WorkflowError(
+        "as a module of another workflow, Herdbook does not build on machines that share no disk"
+    )
 if APART and CONDA:
     raise WorkflowError(
         "conda environments are not made on machines that share no disk: their image contains the programs "
@@ -81,7 +95,10 @@ envvars:
 
 onsuccess:
     if APART:
-        say(f"all results are in {settings.CACHE.value}; make the release of them: snakemake --cores all")
+        place = settings.CACHE.value
+        say(
+            f"all results are in {place}; make the release of them: snakemake --cores all --config cache={place}"
+        )
 
 
 onstart:

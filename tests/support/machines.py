@@ -119,7 +119,7 @@ class Machine:
     def __init__(self, network, name, environment, before):
         self.name, self.folder = name, network.root
         self._begun = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SETUP, "sh", self.folder]
+            ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SETUP, "sh", self.folder]
         )  # fmt: skip
         children = Path(f"/proc/{self._begun.pid}/task/{self._begun.pid}/children")
         wait_for(children.read_text)

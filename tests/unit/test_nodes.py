@@ -50,9 +50,9 @@ def recipe(tmp_path):
     for seed, name in enumerate(("base", "other"), start=1):
         tiny.write_model(folder / name, seed=seed)
     tiny.write_adapter(folder / "adapter", folder / "other", seed=3)
-    tiny.write_task(folder / "task.yaml")
+    tiny.write_task(folder / "tasks/task.yaml")
     path = tiny.write_recipe(
-        folder / "tiny.yaml", MODELS, evaluate={"tasks": ["task.yaml"], "models": ["mix"]}
+        folder / "tiny.yaml", MODELS, evaluate={"tasks": ["tasks/task.yaml"], "models": ["mix"]}
     )
     tiny.lock(path)
     return path
@@ -173,7 +173,12 @@ def test_files_that_snakemake_does_not_send_are_named(recipe, tmp_path, monkeypa
     def git(*words):
         subprocess.run(["git", *words], check=True, cwd=tmp_path)
 
-    needed = ["config/tiny.yaml", "config/tiny.lock.json", "config/task.yaml", "config/text.jsonl"]
+    needed = [
+        "config/tiny.yaml",
+        "config/tiny.lock.json",
+        "config/tasks/task.yaml",
+        "config/tasks/text.jsonl",
+    ]
     untracked = [f"{name}: git does not track it in this folder" for name in needed]
     assert problems() == untracked  # no repository of git
     git("init", "--quiet")

@@ -18,12 +18,11 @@ from herdbook.cache.s3 import SCHEME
 from herdbook.errors import CacheError
 from herdbook.plan import Evaluation, Part
 from herdbook.plan.jobs import FILES, needed_results
-from herdbook.plan.material import inputs
 from herdbook.recipe import Adapter, Folder
 from herdbook.settings import CACHE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from herdbook.cache.product import Product
@@ -132,14 +131,7 @@ def check_sent(plan: Plan) -> None:
     Raises:
         CacheError: If it does not send one of them.
     """
-    pinned = [item.file.name for item in inputs(plan) if item.uri is None]
-    if plan.imatrix and plan.imatrix.given and not plan.imatrix.commit:
-        pinned.append(plan.imatrix.given.name)
-    needed = [
-        plan.recipe_path,
-        locks.path_for(plan.recipe_path),
-        *map(plan.beside_recipe, sorted(set(pinned))),
-    ]
+    needed = [plan.recipe_path, locks.path_for(plan.recipe_path), *sorted(set(_beside_recipe(plan)))]
     try:
         command = ["git", "ls-files", "--recurse-submodules", "-z", "."]
         listed = subprocess.run(command, capture_output=True, check=False).stdout
@@ -150,9 +142,9 @@ def check_sent(plan: Plan) -> None:
     for path in needed:
         name = _below(path)
         if name not in tracked:
-            problems.append(f"{path}: git does not track it in this folder")
+            problems.append(f"{os.path.normpath(path)}: git does not track it in this folder")
         elif path.stat().st_size > SENT_BYTES:
-            problems.append(f"{path}: is larger than {SENT_BYTES // 10**6} MB")
+            problems.append(f"{name}: is larger than {SENT_BYTES // 10**6} MB")
     if problems:
         raise CacheError(
             "jobs on other machines would lack files that the recipe names, since Snakemake sends only files that git "
@@ -160,7 +152,21 @@ def check_sent(plan: Plan) -> None:
         )
 
 
+def _beside_recipe(plan: Plan) -> Iterator[Path]:
+    """Yield the files of a recipe that jobs read: tasks and their data, suites, texts, an importance matrix."""
+    for task in plan.lock.tasks.values():
+        yield from (plan.beside_recipe(file.name) for file in task.local)
+        if task.file:  # its data is beside it
+            yield from (plan.beside_recipe(task.file.name).parent / file.name for file in task.data)
+    yield from (plan.beside_recipe(suite.file.name) for suite in plan.lock.suites.values())
+    yield from (
+        plan.beside_recipe(file.name) for text in plan.lock.calibration.values() for file in text.data
+    )
+    if plan.imatrix and plan.imatrix.given and not plan.imatrix.commit:
+        yield plan.beside_recipe(plan.imatrix.given.name)
+
+
 def _below(path: Path) -> str | None:
-    """Return a path relative to the working folder, with all of `..` resolved; None if it is outside."""
+    """Return a path relative to the working folder, without `..`; None if it is outside."""
     relative = os.path.relpath(path)
     return None if relative.startswith("..") else relative.replace(os.sep, "/")
