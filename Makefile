@@ -30,10 +30,13 @@ $(READY): requirements.hashes.lock requirements.cuda.hashes.lock $(TOOLS:%=envs/
 	$(PYTHON) -m venv .venv
 	touch $@
 
-# The list is complete, so pip looks for no dependencies; it would refuse those that are required with extras. PyPI's torch for
-# Linux is the CUDA build, which needs more; an index with PyTorch's build for processors (PIP_EXTRA_INDEX_URL) saves gigabytes.
+# The list is complete, so pip looks for no dependencies; it would refuse those that are required with extras. Of torch, it is the
+# build for processors (2.13.0+cpu) if an index has it, such as PyTorch's (PIP_EXTRA_INDEX_URL), or else PyPI's: for Linux, that of
+# CUDA, which needs more.
+TORCH := grep '^torch==' requirements.hashes.lock
 .venv/.packages: requirements.hashes.lock requirements.cuda.hashes.lock pyproject.toml local-hub/pyproject.toml | .venv/.python
-	$(LOCKED) --requirement requirements.hashes.lock
+	grep --invert-match '^torch==' requirements.hashes.lock | $(LOCKED) --requirement /dev/stdin
+	$(TORCH) | sed 's/ /+cpu /' | $(LOCKED) --requirement /dev/stdin 2>/dev/null || $(TORCH) | $(LOCKED) --requirement /dev/stdin
 	! $(BIN)/pip check | grep --quiet '^torch ' || $(LOCKED) --requirement requirements.cuda.hashes.lock
 	$(INSTALL) --no-deps --editable . --editable local-hub
 	$(BIN)/pip check
