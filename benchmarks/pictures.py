@@ -28,7 +28,7 @@ SCHEMES = {"light": 1, "dark": 0}  # Blink's numbers of color schemes
 ANSWERS = ("the verdict", "Which file?", "Run it", "Is it good?")
 STYLE = """
 :root{color-scheme:light dark}body{margin:0 auto;max-width:768px;padding:16px;font:16px/1.5 system-ui,sans-serif;
-overflow-wrap:break-word}table{display:block;overflow-x:auto;border-collapse:collapse;font-size:14px;max-width:100%}
+overflow-wrap:break-word}table{display:block;overflow-x:auto;margin:12px 0;border-collapse:collapse;font-size:14px;max-width:100%}
 th,td{border:1px solid #8886;padding:4px 8px}pre{overflow-x:auto;background:#8882;padding:12px;font-size:13px}
 img{max-width:100%}code{font-size:.85em}blockquote{border-left:4px solid #8886;margin-left:0;padding-left:12px}
 """

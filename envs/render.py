@@ -18,14 +18,13 @@ PROJECT = HERE.parent / "pyproject.toml"
 # The locks with the digests of what pip may install, so that nothing else is installed.
 LOCK = HERE.parent / "requirements.hashes.lock"
 CUDA_LOCK = HERE.parent / "requirements.cuda.hashes.lock"
-HEAD = """# {about}
-# Made from {locks} by `make lock`. Herdbook itself is installed by {name}.post-deploy.sh.
+ENVIRONMENT = """# {about}
+# Made by `make lock`. Herdbook and all that it needs is installed by {name}.post-deploy.sh.
 channels:
   - conda-forge
 dependencies:
   - python=3.11
   - pip
-  - pip:
 """
 # For each environment: its description, its extras of Herdbook, and its external programs.
 ENVIRONMENTS = {
@@ -50,9 +49,15 @@ WHOLE_HEAD = """# What the whole workflow needs, for containers.
 # index is unreachable; so the pin includes the label. On other systems PyPI's torch is the CPU build.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CPU_TORCH = "{pin}+cpu ; sys_platform == 'linux' {hashes}", "{pin} ; sys_platform != 'linux' {hashes}"
+# Not in the environment's own file: pip, as conda calls it, looks for dependencies, and refuses digests of packages that others
+# require with extras. Conda runs the script without our files, so it contains the pins.
 POST_DEPLOY = """#!/usr/bin/env bash
-# Runs once, after Snakemake has made the environment: the herdbook in it is the one that Snakemake runs with.
+# Runs once, after Snakemake has made the environment. Made from {locks} by `make lock`.
 set -euo pipefail
+pip install --quiet --no-deps --require-hashes{index} --requirement /dev/stdin <<'PINS'
+{packages}
+PINS
+# The herdbook in it is the one that Snakemake runs with.
 pip install --quiet --no-deps "$HERDBOOK_REQUIREMENT"
 """
 TOOL = """# {tool} has pins that clash with the others, so it lies in a folder of its own.
@@ -76,7 +81,7 @@ def requirements(name: str) -> tuple[Requirement, ...]:
 
 
 def tool_script(tool: str) -> str:
-    """Return the script that installs an external program. Conda runs it without our files, so it contains the pins."""
+    """Return the script that installs an external program."""
     lines = (HERE / f"{tool}.txt").read_text(encoding="utf-8").splitlines()
     packages = "\n".join(line for line in lines if line and not line.startswith("#"))
     return TOOL.format(tool=tool, packages=packages)
@@ -152,18 +157,16 @@ def pinned(extras: tuple[str, ...], tools: tuple[str, ...], *, cuda: bool) -> li
 def environment(name: str, *, cuda: bool) -> dict[str, str]:
     """Return the two files of a step's environment by their names."""
     about, extras, tools = ENVIRONMENTS[name]
-    # Without digests: conda lets pip look for dependencies, and pip then refuses those that are pinned without their extras.
-    pins_alone = [line.partition(" --hash=")[0].rstrip() for line in pinned(extras, tools, cuda=cuda)]
-    lines = [*([] if cuda else [f"--extra-index-url {CPU_INDEX}"]), *pins_alone]
     file = f"{name}.cuda" if cuda else name
-    head = HEAD.format(
-        about=f"{about}, on a machine with NVIDIA GPUs." if cuda else f"{about}.",
+    where = "on a machine with NVIDIA GPUs" if cuda else "on a machine without a GPU"
+    script = POST_DEPLOY.format(
         locks=f"{LOCK.name} and {CUDA_LOCK.name}" if cuda else LOCK.name,
-        name=file,
+        index="" if cuda else f" --extra-index-url {CPU_INDEX}",
+        packages="\n".join(pinned(extras, tools, cuda=cuda)),
     )
     return {
-        f"{file}.yaml": head + "".join(f"      - {line}\n" for line in lines),
-        f"{file}.post-deploy.sh": POST_DEPLOY + "".join(map(tool_script, tools)),
+        f"{file}.yaml": ENVIRONMENT.format(about=f"{about}, {where}.", name=file),
+        f"{file}.post-deploy.sh": script + "".join(map(tool_script, tools)),
     }
 
 

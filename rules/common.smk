@@ -53,6 +53,10 @@ if not MAIN:
 APART = SharedFSUsage.INPUT_OUTPUT not in workflow.storage_settings.shared_fs_usage
 if workflow.remote_exec or APART:  # jobs on other hosts sign nothing
     os.environ[settings.SIGNING_KEY.variable] = ""
+if APART and not MAIN:
+    raise WorkflowError(
+        "jobs on machines that share no disk are run by the workflow itself, not as a module of another"
+    )
 if workflow.storage_settings.default_storage_provider and not APART:
     # Some executors imply it, but Snakemake sets it after it has read this file.
     raise WorkflowError(

@@ -94,7 +94,7 @@ KEYED_FOLDERS = (
     "quantized",
     "losses",
 )
-STATES, DECOMPOSITIONS = "states", "decompositions"
+STATES, DECOMPOSITIONS, SPENT = "states", "decompositions", "spent"
 OF_A_RELEASE = frozenset({"card", "release", "verification.json", "report.html", "publication.json"})
 
 
@@ -214,7 +214,7 @@ class Layout:
 
     def spent(self, rule: str, id_: str) -> Path:
         """Return the path of the note of what a job took."""
-        return self.root / "spent" / rule / f"{id_ or rule}.json"
+        return self.root / SPENT / rule / f"{id_ or rule}.json"
 
     @property
     def release_folder(self) -> Path:

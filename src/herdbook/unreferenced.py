@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import CheckpointError
 from herdbook.key import SHORT
-from herdbook.layout import DECOMPOSITIONS, KEYED_FOLDERS, OF_A_RELEASE, STATES
+from herdbook.layout import DECOMPOSITIONS, KEYED_FOLDERS, OF_A_RELEASE, SPENT, STATES
 from herdbook.plan import Evaluation
 from herdbook.plan.jobs import result_jobs
 from herdbook.weights.record import read_record
@@ -103,7 +103,11 @@ def _keyed(plans: Sequence[Plan], root: Path) -> Iterator[Found]:
             match = KEYED.fullmatch(path.name)
             if match and (folder, match["id"]) not in kept:
                 by_id.setdefault(match["id"], []).append(path)
-        yield from ((folder, name, paths) for name, paths in by_id.items())
+        for name, paths in by_id.items():
+            notes = [
+                note for spent in _entries(root / SPENT) for note in _entries(spent) if note.stem == name
+            ]
+            yield folder, name, [*paths, *notes]
 
 
 def _planned(plan: Plan) -> Iterator[Path]:
@@ -158,7 +162,11 @@ def _matrix(path: Path) -> str:
 def _releases(plans: Sequence[Plan], root: Path) -> Iterator[Found]:
     kept = {one.layout.release for plan in plans for one in plan.editions}
     for path in _entries(root):
-        if path.name in kept or path.name in {*KEYED_FOLDERS, STATES, DECOMPOSITIONS} or path.is_symlink():
+        if (
+            path.name in kept
+            or path.name in {*KEYED_FOLDERS, STATES, DECOMPOSITIONS, SPENT}
+            or path.is_symlink()
+        ):
             continue
         names = {entry.name for entry in _entries(path)}
         if names & {"card", "release"} and names <= OF_A_RELEASE:

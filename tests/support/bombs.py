@@ -137,8 +137,8 @@ def bombs(folder):
     laser = {"laser": "s0", "rank": 1, "matrices": ["mlp.down_proj"]}
     sets = "a: &a !!set {b, c}\n" + "".join(f"d{n}: !!set {{<<: [*a, *a], e}}\n" for n in range(20))
     stack = planned.stack(1, 2)
-    stack["merge"]["slices"] *= 100_000
-    entries = b",".join(b'"%d": {}' % n for n in range(900_000))
+    stack["merge"]["slices"] *= 40_000
+    entries = b",".join(b'"%d": {}' % n for n in range(300_000))
     return {
         "recipe of 10 MB": recipe_of(folder / "long.yaml", "a: b\n" * 2_000_000),
         "recipe of sets": recipe_of(folder / "sets.yaml", sets),

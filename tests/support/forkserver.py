@@ -336,14 +336,16 @@ def run(program):
 
 
 def follow():
-    """Have this process check what it releases, and answer itself what it would ask another."""
+    """Have this process check what it releases, answer itself what it would ask another, and fork external programs."""
     from herdbook import apart
     from herdbook.steps.release import step
-    from support import loaded
+    from herdbook.tools.external import Tool
+    from support import loaded, tools
     from support.asked_here import answering
 
     step.release = loaded.checked(step.release)
     apart.ask = answering(apart.ask)
+    Tool.find = tools.found_forked
 
 
 def interpret():

@@ -65,7 +65,13 @@ def write(root):
         content = b"GGUF" * (40 - 3 * number)
         path.write_bytes(content)
         file = {"size_bytes": 10**9 * (9 - number // 2), "sha256": hashlib.sha256(content).hexdigest()}
-        about = {"method": item.method, "key": item.key, "file": file, "bits_per_weight": 8.5 - number / 2}
+        about = {
+            "name": item.file,
+            "method": item.method,
+            "key": item.key,
+            "file": file,
+            "bits_per_weight": 8.5 - number / 2,
+        }
         write_json(plan.layout.quantized_record(item), {**about, "tensors": {}})
     for number, item in enumerate(plan.evaluations):
         shift = 0.01 * (item.name != "mix") * (1 + number % 5)

@@ -57,11 +57,18 @@ CPU_LOCK = LOCK | {"torch": f"{LOCK['torch']}+cpu"}
 
 
 def environment(name, system="linux"):
-    """Return the options that an environment gives pip, and the versions that it pins."""
+    """Return the options with which an environment's script calls pip, and the versions that it pins."""
     dependencies = yaml.safe_load((ENVS / f"{name}.yaml").read_text(encoding="utf-8"))["dependencies"]
-    lines = next(item["pip"] for item in dependencies if isinstance(item, dict))
-    options = [line for line in lines if line.startswith("-")]
-    return options, versions((line for line in lines if not line.startswith("-")), system)
+    assert dependencies == ["python=3.11", "pip"]
+    script = (ENVS / f"{name}.post-deploy.sh").read_text(encoding="utf-8")
+    options, lines = re.search(
+        r"^pip install ([^\n]+) --requirement /dev/stdin <<'PINS'\n(.+?)\nPINS\n",
+        script,
+        re.MULTILINE | re.DOTALL,
+    ).groups()
+    assert options.startswith("--quiet --no-deps --require-hashes")
+    options = options.removeprefix("--quiet --no-deps --require-hashes").strip()
+    return options, versions(lines.splitlines(), system)
 
 
 def asked(extras):
@@ -89,14 +96,14 @@ def test_an_environment_is_that_of_the_lock_and_lacks_nothing(name):
     assert listed.items() <= CPU_LOCK.items()
     assert asked(EXTRAS[name]) <= listed.keys()
     assert not unmet(listed)
-    assert options == ["--extra-index-url https://download.pytorch.org/whl/cpu"]
+    assert options == "--extra-index-url https://download.pytorch.org/whl/cpu"
     assert environment(name, "darwin")[1] == listed | {"torch": LOCK["torch"]}
 
 
 @pytest.mark.parametrize("name", sorted(EXTRAS))
 def test_with_cuda_it_differs_in_what_a_gpu_needs_alone(name):
     options, listed = environment(f"{name}.cuda")
-    assert options == []
+    assert options == ""
     assert listed == CUDA_LOCK | environment(name)[1] | {"torch": LOCK["torch"]}
 
 
@@ -113,12 +120,18 @@ def test_each_pin_has_the_digests_of_its_files(file, lock):
     assert all(re.fullmatch(r"\S+==\S+( --hash=sha256:[0-9a-f]{64})+", line) for line in lines)
 
 
-@pytest.mark.parametrize("path", sorted(ENVS.glob("herdbook*.txt")))
+@pytest.mark.parametrize(
+    "path", sorted([*ENVS.glob("herdbook*.txt"), *ENVS.glob("*.post-deploy.sh")]), ids=lambda path: path.name
+)
 def test_whatever_is_installed_has_a_digest_from_the_locks(path):
     """Torch's build for processors is another file under the same pin, so that its digest stands beside those of PyPI."""
     known = {
         line.partition("==")[0]: set(line.split()[1:])
-        for lock in ("requirements.cuda.hashes.lock", "requirements.hashes.lock")
+        for lock in (
+            "requirements.cuda.hashes.lock",
+            "requirements.hashes.lock",
+            f"envs/{CONVERTER.package}.txt",
+        )
         for line in (ROOT / lock).read_text(encoding="utf-8").splitlines()
     }
     content = path.read_text(encoding="utf-8")

@@ -244,7 +244,7 @@ def test_other_frequencies_do_not_derive(tmp_path):
         (
             "phi3",
             {"rope_scaling": {"type": "longrope", "long_factor": [2.0] * 3, "short_factor": [1.0] * 3}},
-            "rope_type longrope are not supported",
+            "rope_type longrope are not supported, since llama.cpp chooses their factors by the length",
         ),
         ("qwen3", {"partial_rotary_factor": 0.5}, "of a part of each head"),
         ("qwen3_moe", {"architectures": ["DeepseekForCausalLM"]}, "its graph leaves out norm_topk_prob"),

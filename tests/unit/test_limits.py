@@ -29,7 +29,7 @@ REFUSED = {
     "stack": "tensors and their origins are to be planned, over the limit of 600,000",
     "lock of 48 MB": "long.lock.json: refused: it has 48,000,000 bytes, over the limit of 32,000,000",
     "lock of values": "a.lock.json: refused: it has about 3,800,003 values, over the limit of 2,000,000",
-    "lock of empty sources": "b.lock.json: refused: it has 900,000 keys in one object, over the limit of 10,000",
+    "lock of empty sources": "b.lock.json: refused: it has 300,000 keys in one object, over the limit of 10,000",
     "index": "hub: a/b: model.safetensors.index.json has about 3,800,003 values, over the limit of 1,000,000",
     "header that claims 99 MB": "its header claims 99000000 bytes, over the limit of 32,000,000",
     "header of values": "b.safetensors: its safetensors header has about 3,800,004 values, over the limit of 1,000,000",

@@ -284,3 +284,22 @@ def test_what_lies_on_the_disk_is_within_what_was_asked(plan):
     states = size_on_disk(plan.layout.root / "states")
     assert states
     assert made + states < asked
+
+
+@pytest.mark.parametrize(("side", "count"), [(512, 1), (4096, 1), (4096, 4), (4096, 8), (8192, 20)])
+def test_a_thread_has_at_least_as_much_to_do_as_a_process_takes_to_start(plan, side, count):
+    """Of matrices that are reduced, by the operations in closed form: 1 + 14/3 + 2 cubes of the side."""
+    [part] = plan.nodes["cut"].parts
+    wide = [dataclasses.replace(matrix(part, side, side), name=str(number)) for number in range(count)]
+    part = dataclasses.replace(part, tensors=tuple(wide))
+    work = count * (3 + 14 / 3) * side**3 / SLOW.float64
+    threads = needs.threads(plan, part)
+    assert threads == 4 or threads * SLOW.start >= work  # as many as there is work for
+    assert (
+        threads == 1 or (threads - 1) * SLOW.start < work * 1.5
+    )  # beside the decompositions, it moves bytes
+    assert (threads > 1) == (side == 8192 or (side, count) == (4096, 8))
+
+
+def test_a_report_on_few_words_gets_one_thread(plan):
+    assert needs.threads(plan, plan.report) == 1

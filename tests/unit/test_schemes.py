@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 
 from herdbook.architectures.form import implied
 from herdbook.architectures.linear import is_encoded, kept
+from herdbook.plan.edition import editions_of, repo_of, title_of
 from herdbook.quantization.schemes import KEY, SCHEMES, scheme_of
+from herdbook.recipe import compressed_name, of_scheme, parse, with_compressed, without_compressed
 from herdbook.steps.compress.encode import decode, encode
 from herdbook.weights.compressed import full_width
 from herdbook.weights.loading import loading_problems
@@ -182,3 +184,46 @@ def test_a_model_in_a_format_loads_whole_or_each_difference_is_named(scheme):
 def test_schemes_differ_in_all_that_names_them():
     for one, other in itertools.combinations(SCHEMES.values(), 2):
         assert len({one.name, other.name, one.ending, other.ending, one.format, other.format}) >= 5
+
+
+RECIPE = """
+models: {{base: {{hub: herd/base}}}}
+release: {{model: base, name: Tiny, license: mit, repo: herd/tiny}}
+quantize: {{{}}}
+publish: {{{}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("section", "publish", "expected"),
+    [
+        ("methods: [Q8_0]", "", {"Tiny": "herd/tiny"}),
+        ("methods: [Q8_0]", "gguf_repo: herd/g", {"Tiny": "herd/tiny", "Tiny-GGUF": "herd/g"}),
+        ("schemes: [W4A16]", "scheme_repos: {W4A16: herd/w}", {"Tiny": "herd/tiny", "Tiny-W4A16": "herd/w"}),
+        (
+            "methods: [Q8_0], schemes: [W4A16, FP8_DYNAMIC]",
+            "gguf_repo: herd/g, scheme_repos: {FP8_DYNAMIC: herd/f, W4A16: herd/w}",
+            {"Tiny": "herd/tiny", "Tiny-GGUF": "herd/g", "Tiny-W4A16": "herd/w", "Tiny-FP8": "herd/f"},
+        ),
+    ],
+)
+def test_what_a_build_is_released_as(section, publish, expected):
+    recipe = parse(RECIPE.format(section, publish))
+    assert {title_of(recipe, one): repo_of(recipe, one) for one in editions_of(recipe)} == expected
+
+
+def test_the_recipe_of_a_format_has_the_model_and_its_loss_alone():
+    recipe = parse(
+        RECIPE.format(
+            "methods: [Q8_0], schemes: [W4A16], loss: {texts: [held]}", "scheme_repos: {W4A16: herd/w}"
+        )
+        + "evaluate: {tasks: [arc], models: [base]}\n"
+        + "calibration: {held: {data: [a.jsonl], split: validation, windows: 30, tokens: 8}}\n"
+    )
+    own = of_scheme(recipe, "W4A16")
+    assert own.release.model == compressed_name("base", "W4A16") == "base-W4A16"
+    assert own.models["base-W4A16"].compress == "base"
+    assert (own.evaluate, own.gguf, own.schemes) == (None, None, ())
+    assert own.quantize.loss.texts == ["held"]
+    assert without_compressed(with_compressed(recipe)) == recipe
+    assert "base-W4A16" in with_compressed(recipe).models

@@ -91,6 +91,18 @@ def test_only_earlier_keys_are_listed_and_only_a_request_removes_them(repository
     assert "0 results, 0 bytes" in capsys.readouterr().out
 
 
+def test_the_notes_of_what_jobs_took_go_with_their_results(repository):
+    notes = repository / "results/spent/laser"
+    notes.mkdir(parents=True)
+    for path in (repository / "results/shards").glob("cut.*.json"):
+        (notes / path.name).touch()
+    assert len(list(notes.iterdir())) == 3
+    assert gc("--delete", "--yes") == 0
+    kept = {path.name for path in (repository / "results/shards").glob("cut.*.json")}
+    assert {path.name for path in notes.iterdir()} == kept
+    assert len(kept) == 2
+
+
 def test_what_a_removed_recipe_left(repository, capsys):
     for name in ("two.yaml", "two.lock.json"):
         (repository / "recipes" / name).unlink()

@@ -330,17 +330,19 @@ def test_names_are_shortened_in_their_middle_and_numbers_never(build):
 
 def test_a_finished_build_ends_with_folder_verdict_and_what_to_do_next(tmp_path):
     folder = tmp_path / "results/Tiny"
-    for outcome, words_ in (
-        ("passed", "herdbook publish --recipe x.yaml --dry-run"),
-        ("failed", "herdbook verify"),
+    for outcome, repo, words_ in (
+        ("passed", "me/tiny", "herdbook publish --recipe x.yaml --dry-run"),
+        ("passed", None, "herdbook new FOLDER --from owner/name"),
+        ("failed", "me/tiny", "herdbook verify"),
     ):
         write_json(folder / "verification.json", {"outcome": outcome, "level": "claims"})
-        told = "\n".join(words.ending(Layout(tmp_path / "results", "Tiny"), "x.yaml"))
+        told = "\n".join(words.ending(Layout(tmp_path / "results", "Tiny"), "x.yaml", repo))
         assert f"release: {folder / 'release'}" in told
         assert f"verified: {outcome} at the level claims ({folder / 'report.html'})" in told
+        assert f"card: {folder / 'release/README.md'}" in told
         assert words_ in told
     (folder / "verification.json").write_text("{")
-    assert words.ending(Layout(tmp_path / "results", "Tiny"), "x.yaml") == []
+    assert words.ending(Layout(tmp_path / "results", "Tiny"), "x.yaml", None) == []
 
 
 # -- the handler -------------------------------------------------------------------------------------------------------

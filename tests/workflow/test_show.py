@@ -98,10 +98,12 @@ def test_live_view(built):
     table = {row[0]: int(row[1]) for row in rows if row and row[0] in rebuilds.RULES}
     assert table == rebuilds.counts(logged)
     assert f"completed {len(logged)} steps, 0 up to date" in end
-    *_, release, verdict, following = end.strip().splitlines()
+    *_, release, card, verdict, following, other = end.strip().splitlines()
     assert release.strip() == "release: results/Tiny/release"
+    assert card.strip() == "card: results/Tiny/release/README.md"
     assert verdict.strip() == "verified: passed at the level claims (results/Tiny/report.html)"
-    assert following.strip().startswith("next: look at the page, then: herdbook publish --recipe ")
+    assert following.strip().startswith("next: read the card and the page, then change ")
+    assert other.strip() == "or begin with a merge on the Hub: herdbook new FOLDER --from owner/name"
     assert "\x1b[?25h" in seen[seen.rindex("\x1b[?25l") :]  # the cursor is back
 
 

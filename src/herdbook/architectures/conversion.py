@@ -32,6 +32,9 @@ ROTARY_SCALING: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "yarn": (frozenset((*_YARN, "beta_fast", "beta_slow")), frozenset(_YARN)),
     "llama3": (frozenset(_LLAMA3), frozenset(_LLAMA3)),
 }
+_UNSUPPORTED = {
+    "longrope": "since llama.cpp chooses their factors by the length of its context, and transformers by that of the text"
+}
 # The hyperparameters that llama.cpp computes with, and their keys in config.json.
 HYPERPARAMETERS = {
     "block_count": "num_hidden_layers",
@@ -140,12 +143,13 @@ def _rotary_objection(form: Form, config: Mapping[str, Any]) -> str | None:
         return f"rope_scaling and rope_parameters contradict each other: {' and '.join(sorted(kinds))}"
     kind = kinds.pop() if kinds else "default"
     if kind not in form.scaling:
-        return f"rotary embeddings with rope_type {kind} are not supported, only {', '.join(form.scaling)}"
+        reason = _UNSUPPORTED.get(kind, f"only {', '.join(form.scaling)}")
+        return f"rotary embeddings with rope_type {kind} are not supported, {reason}"
     written, required = ROTARY_SCALING[kind]
     given = {key for key, value in settings.items() if value is not None}
     partial = {config.get("partial_rotary_factor"), settings.get("partial_rotary_factor")} - {None}
-    if reason := _partial_objection(form, config, partial):
-        return reason
+    if objection := _partial_objection(form, config, partial):
+        return objection
     if unknown := sorted(given - written - _NAMES - {"partial_rotary_factor"}):
         return f"rotary embeddings with rope_type {kind} and {unknown[0]} are not supported"
     if lacking := sorted(required - given):

@@ -11,7 +11,7 @@ from herdbook.architectures.mixtures import is_router
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-WEIGHT = ".weight"
+SUFFIX = ".weight"
 
 
 def is_encoded(name: str, shape: tuple[int, ...]) -> bool:
@@ -21,7 +21,7 @@ def is_encoded(name: str, shape: tuple[int, ...]) -> bool:
         name: Its canonical name.
         shape: Its shape.
     """
-    return layer_of(name) is not None and name.endswith(WEIGHT) and len(shape) == 2 and not is_router(name)
+    return layer_of(name) is not None and name.endswith(SUFFIX) and len(shape) == 2 and not is_router(name)
 
 
 def kept(names: Iterable[str]) -> list[str]:
@@ -34,4 +34,4 @@ def kept(names: Iterable[str]) -> list[str]:
     """
     routers = [name for name in names if is_router(name)]
     inside = sorted(routers, key=lambda name: (layer_of(name) or 0, name))
-    return [name.removesuffix(WEIGHT) for name in (*inside, HEAD)]
+    return [name.removesuffix(SUFFIX) for name in (*inside, HEAD)]

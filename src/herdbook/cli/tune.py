@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     ),
 )
 @options.recipe
-@options.results
 @click.argument("words", nargs=-1, metavar="[RECIPE] [-- SNAKEMAKE_OPTIONS]")
-def command(recipe: Path, results: Path, words: tuple[str, ...]) -> None:
+def command(recipe: Path, words: tuple[str, ...]) -> None:
     """Find the numbers that a recipe's searches are for, by trial.
 
     Each trial of a model's `search` is built and measured by Snakemake, on all
@@ -38,11 +37,13 @@ def command(recipe: Path, results: Path, words: tuple[str, ...]) -> None:
     from herdbook import lock as locks
     from herdbook import plan as plans
     from herdbook import recipe as recipes
+    from herdbook import settings
     from herdbook.errors import RecipeError
     from herdbook.tuning.build import Snakemake, remove_recipe
     from herdbook.tuning.report import lines
     from herdbook.tuning.tune import Tuning, path_of_trials
 
+    results = Path(settings.RESULTS.default)  # where Snakemake builds, whatever it is given
     if words and not words[0].startswith("-"):
         recipe, words = Path(words[0]), words[1:]
     content = recipes.load(recipe)

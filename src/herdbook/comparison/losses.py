@@ -32,11 +32,11 @@ def missed(plan: Plan, read_json: Callable[[str], Any]) -> Iterator[str]:
     if plan.reference.has_control:
         control = read_json(f"{LOSSES}/{plan.reference.id}.json")["control"]["kl_divergence"]["value"]
     for item in plan.losses:
-        if item.quantized is None:
+        if item.locked:
             continue
         found = read_json(f"{LOSSES}/{item.id}.json")["total"]["kl_divergence"]
         value, stderr = found["value"], found["stderr"]
-        measured = f"{item.quantized.file}: its mean KL divergence is {value:.4g} ± {stderr:.2g}"
+        measured = f"{item.quantized.file if item.quantized else item.label}: its mean KL divergence is {value:.4g} ± {stderr:.2g}"
         ceiling = loss.ceiling_of(item.label)
         if ceiling is not None and value > ceiling:
             yield (

@@ -257,24 +257,23 @@ class _Runs:
     def _loss(self, item: FileLoss) -> StepRun:
         name = f"{LOSSES}/{item.id}.json"
         texts = (file for text in item.reference.texts for file in self._texts(text))
+        files: tuple[Item, ...]
         if item.quantized:
-            file = Item(item.quantized.file, released=item.quantized.file)
+            files = (Item(item.quantized.file, released=item.quantized.file),)
+        elif item.encoded:
+            files = self._folder(item.encoded)
         else:
             assert item.locked is not None  # noqa: S101 - so it was planned
             pinned = item.locked.file
-            file = Item(
-                pinned.name,
-                uri=f"{HubCommit(item.repo, item.locked.revision)}#{quote(pinned.name)}",
-                sha256=pinned.sha256,
-                size_bytes=pinned.size_bytes,
-            )
+            uri = f"{HubCommit(item.repo, item.locked.revision)}#{quote(pinned.name)}"
+            files = (Item(pinned.name, uri=uri, sha256=pinned.sha256, size_bytes=pinned.size_bytes),)
         return StepRun(
             f"loss-{item.id}",
             f"loss of {item.label}",
             "loss",
             f"Measured the loss of {item.label} against {item.reference.node.name}",
             name,
-            _unique((file, _result(f"{LOSSES}/{item.reference.id}.json"), *texts)),
+            _unique((*files, _result(f"{LOSSES}/{item.reference.id}.json"), *texts)),
             (_result(name),),
             code=item.code.json,
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from herdbook.needs.memory import memory_bytes
+from herdbook.needs.time import SLOW, seconds
 from herdbook.plan import Evaluation, FileLoss, Imatrix, Part, Quantized, Reference, RoutingReport, Search
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def threads(plan: Plan, subject: Subject | None, *, on_gpu: bool = False) -> int
     match subject:
         case Part():
             # One thread per matrix that is being reduced; copies take seconds and a single core.
-            return 4 if subject.reduced else 1
+            return min(4, _worth(plan, subject)) if subject.reduced else 1
         case Search():
             return MOST
         case Evaluation():
@@ -35,10 +37,15 @@ def threads(plan: Plan, subject: Subject | None, *, on_gpu: bool = False) -> int
             # jobs in parallel finish sooner than one with many threads. One document keeps a GPU busy.
             return 1 if on_gpu else _cores_for(memory_bytes(plan, subject))
         case Quantized():
-            return max(2, _cores_for(plan.released.size_bytes))
+            return min(max(2, _cores_for(plan.released.size_bytes)), _worth(plan, subject))
         case RoutingReport() | Imatrix() | Reference() | FileLoss():
-            return max(4, _cores_for(plan.released.size_bytes))
+            return min(max(4, _cores_for(plan.released.size_bytes)), _worth(plan, subject))
     return 1
+
+
+def _worth(plan: Plan, subject: Subject) -> int:
+    """Return how many threads have at least as much work each as the start of the process, during which they wait."""
+    return max(1, math.ceil(seconds(plan, subject) / SLOW.start) - 1)
 
 
 def _cores_for(size_bytes: int) -> int:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.form import is_known
-from herdbook.architectures.linear import WEIGHT, is_encoded, kept
+from herdbook.architectures.linear import SUFFIX, is_encoded, kept
 from herdbook.errors import RecipeError
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Tensor
 from herdbook.plan.operation import CompressTensors, TakeOver
 from herdbook.plan.part import plan_part
 from herdbook.plan.sharding import cut
-from herdbook.quantization.schemes import KEY, SCHEMES
+from herdbook.quantization.schemes import KEY, SCALE, SCHEMES, SHAPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,15 +47,32 @@ def plan_compressed(
     return tuple(parts), config
 
 
+def widths(node: Node, scheme: Scheme) -> dict[str, Any]:
+    """Return the bits per weight of an encoded model, and how many weights are encoded or of which dtype, as its loss states them.
+
+    Args:
+        node: The encoded model.
+        scheme: The format.
+    """
+    types: Counter[str] = Counter()
+    for _, tensor in node.tensors.values():
+        types[scheme.name if tensor.action == "compress" else tensor.dtype] += tensor.parameters
+    return {
+        "bits_per_weight": round(8 * node.size_bytes / types.total(), 3),
+        "types": dict(sorted(types.items())),
+    }
+
+
 def _tensors(parent: Node, scheme: Scheme) -> Iterator[Tensor]:
     for name, (holder, tensor) in parent.tensors.items():
         origins = (Origin(holder.key, name),)
         if not is_encoded(name, tensor.shape):
             yield Tensor(name, tensor.dtype, tensor.shape, "copy", origins)
             continue
-        module = name.removesuffix(WEIGHT)
+        module = name.removesuffix(SUFFIX)
         for part, (dtype, shape) in scheme.stored(tensor.dtype, tensor.shape).items():
-            yield Tensor(f"{module}.{part}", dtype, shape, "compress", origins)
+            held = 0 if part in {SCALE, SHAPE} else tensor.elements
+            yield Tensor(f"{module}.{part}", dtype, shape, "compress", origins, weights=held)
 
 
 def _objections(parent: Node, scheme: Scheme) -> Iterator[str]:

@@ -302,7 +302,7 @@ def _measured(plan: Plan) -> Iterator[Job]:
             if quantized.imatrix:
                 read += matrix_files(plan, quantized.imatrix)
             yield Job("quantize", quantized.id, quantized.key, read, files, quantized, size)
-    yield from _losses(plan, released)
+    yield from _losses(plan)
     data: tuple[Path, ...] = ()
     if item_data := plan.data:
         data = data_paths(plan, item_data)
@@ -316,16 +316,21 @@ def _measured(plan: Plan) -> Iterator[Job]:
         yield Job("evaluate", measured.id, measured.key, read, result, measured, also=also)
 
 
-def _losses(plan: Plan, released: tuple[Path, ...]) -> Iterator[Job]:
+def _losses(plan: Plan) -> Iterator[Job]:
     layout, reference = plan.layout, plan.reference
     if reference is None:
         return
+    released = folder_paths(
+        plan, reference.node
+    )  # of a model in a format for GPU servers, the one at full width
     kept = (layout.reference(reference), layout.reference_record(reference))
     yield Job("reference", reference.id, reference.key, released, kept, reference)
     for item in plan.losses:
         read = (*released, *kept)
         if item.quantized:
             read += (layout.quantized(item.quantized), layout.quantized_record(item.quantized))
+        if item.encoded:
+            read += folder_paths(plan, item.encoded)
         yield Job("loss", item.id, item.key, read, (layout.loss(item),), item)
 
 

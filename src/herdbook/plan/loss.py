@@ -11,12 +11,13 @@ from herdbook.plan.code import TOKENIZERS, Code
 from herdbook.plan.laser import calibration_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from herdbook.lock import Lock, LockedHubFile
     from herdbook.plan.code import DescribedCode
     from herdbook.plan.model import Node
     from herdbook.plan.quantize import Quantized
+    from herdbook.quantization.schemes import SchemeName
     from herdbook.recipe import Recipe
     from herdbook.recipe.loss import OthersFile
 
@@ -71,6 +72,7 @@ class FileLoss:
         key: Digest that identifies it.
         reference: What it is compared with.
         quantized: The file, if this build makes it.
+        encoded: The model in a format for GPU servers, if that is measured.
         entry: Another publisher's file, as the recipe names it.
         locked: The same, pinned.
     """
@@ -79,6 +81,7 @@ class FileLoss:
     key: str
     reference: Reference
     quantized: Quantized | None = None
+    encoded: Node | None = None
     entry: OthersFile | None = None
     locked: LockedHubFile | None = None
 
@@ -120,9 +123,13 @@ def plan_reference(recipe: Recipe, lock: Lock, released: Node) -> Reference | No
 
 
 def plan_losses(
-    recipe: Recipe, lock: Lock, reference: Reference | None, quantized: Iterable[Quantized]
+    recipe: Recipe,
+    lock: Lock,
+    reference: Reference | None,
+    quantized: Iterable[Quantized],
+    encoded: Mapping[SchemeName, Node],
 ) -> tuple[FileLoss, ...]:
-    """Return the measurements of losses: the quantized files in the recipe's order, then those of other publishers."""
+    """Return the measurements of losses: the quantized files in the recipe's order, models by their format, others' files."""
     loss = recipe.quantize.loss if recipe.quantize else None
     if loss is None or reference is None:
         return ()
@@ -138,10 +145,13 @@ def plan_losses(
 
     ours = (FileLoss(item.method, key({"key": item.key}), reference, item) for item in quantized)
     others = (
-        FileLoss(name, key({"sha256": locked.file.sha256}), reference, None, entry, locked)
+        FileLoss(name, key({"sha256": locked.file.sha256}), reference, entry=entry, locked=locked)
         for name, entry, locked in ((name, entry, lock.others[name]) for name, entry in loss.others.items())
     )
-    return (*ours, *others)
+    models = (
+        FileLoss(name, key({"key": node.key}), reference, encoded=node) for name, node in encoded.items()
+    )
+    return (*ours, *models, *others)
 
 
 def unreadable(recipe: Recipe, released: Node) -> str | None:

@@ -44,6 +44,7 @@ class Tensor:
         action: ``fetch`` (it comes from a source), ``copy``, ``zeros``, or the operation that computes it.
         origins: The parents' tensors that it is made from, in the order that the action needs.
         slices: If it is stacked: the canonical names of its slices, in order, one for each origin.
+        weights: If it belongs to an encoded matrix: how many weights it holds, none if it holds their scales.
     """
 
     name: str
@@ -52,6 +53,12 @@ class Tensor:
     action: Action
     origins: tuple[Origin, ...] = ()
     slices: tuple[str, ...] = ()
+    weights: int | None = None
+
+    @property
+    def parameters(self) -> int:
+        """Number of the model's parameters that it holds."""
+        return self.elements if self.weights is None else self.weights
 
     @property
     def elements(self) -> int:
@@ -247,8 +254,8 @@ class Node:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters: elements of all tensors."""
-        return sum(tensor.elements for part in self.parts for tensor in part.tensors)
+        """Number of parameters, over all tensors."""
+        return sum(tensor.parameters for part in self.parts for tensor in part.tensors)
 
     @property
     def size_bytes(self) -> int:

@@ -31,7 +31,7 @@ from herdbook.plan.tokenizer_model import readers
 from herdbook.plan.tokens import check_tokens
 from herdbook.plan.tuned import warnings_of, with_found
 from herdbook.plan.usable import check_usable
-from herdbook.recipe import Merge, Moe, Passthrough
+from herdbook.recipe import Compress, Merge, Moe, Passthrough
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,12 +82,12 @@ class Plan:
             nodes = {name: node for name, node in self.nodes.items() if name in written.models}
             return replace(self, edition=edition, layout=layout, recipe=written, nodes=nodes)
         recipe = recipes.of_scheme(written, edition.scheme)
-        known = self._with(edition.scheme).nodes
+        known = self.encoded_in(edition.scheme).nodes
         needed = recipes.ancestry(recipe, recipe.release.model)
         nodes = {name: node for name, node in known.items() if name in needed}
         return replace(self, edition=edition, layout=layout, recipe=recipe, nodes=nodes)
 
-    def _with(self, *schemes: SchemeName) -> Plan:
+    def encoded_in(self, *schemes: SchemeName) -> Plan:
         """Return the plan with the released model in formats for GPU servers. Raises RecipeError if one cannot hold it."""
         recipe, nodes = recipes.with_compressed(self.recipe), dict(self.nodes)
         for name in (recipes.compressed_name(self.recipe.release.model, scheme) for scheme in schemes):
@@ -194,14 +194,21 @@ class Plan:
     @cached_property
     def reference(self) -> Reference | None:
         """What the losses of quantized files are measured against; None if none is measured."""
-        if self.edition is Edition.WEIGHTS:
+        loss = self.recipe.quantize.loss if self.recipe.quantize else None
+        of_none = self.edition is Edition.MAIN and not (self.recipe.gguf or (loss and loss.others))
+        if self.edition is Edition.WEIGHTS or of_none:
             return None
-        return plan_reference(self.recipe, self.lock, self.released)
+        own = self.released.recipe
+        full = self.nodes[own.compress] if isinstance(own, Compress) else self.released
+        return plan_reference(self.recipe, self.lock, full)
 
     @cached_property
     def losses(self) -> tuple[FileLoss, ...]:
         """The losses of quantized files: ours in the recipe's order, then those of other publishers."""
-        return plan_losses(self.recipe, self.lock, self.reference, self.quantized)
+        encoded = {
+            node.recipe.scheme: node for node in self.nodes.values() if isinstance(node.recipe, Compress)
+        }
+        return plan_losses(self.recipe, self.lock, self.reference, self.quantized, encoded)
 
 
 def make(
@@ -253,7 +260,7 @@ def make(
     if unused:
         warnings.append(f"models: {', '.join(unused)}: not needed, so not built")
     plan = Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
-    return plan._with(*recipe.schemes) if edition is Edition.WHOLE else plan.of(edition)  # noqa: SLF001
+    return plan.encoded_in(*recipe.schemes) if edition is Edition.WHOLE else plan.of(edition)
 
 
 def _tensors(model: Section, lock: Lock, name: str, nodes: Mapping[str, Node]) -> int:

@@ -128,7 +128,7 @@ SCHEMES: dict[SchemeName, Scheme] = {
             rows=16,
             columns=16,
             activations=True,
-            use="Half the size and memory of bfloat16, and faster, on GPUs that compute in FP8; nearly the same answers.",
+            use="Half the size of bfloat16, for GPUs that compute in FP8.",
         ),
         Scheme(
             "W4A16",
@@ -139,7 +139,7 @@ SCHEMES: dict[SchemeName, Scheme] = {
             rows=8,
             columns=128,
             activations=False,
-            use="About a quarter of the size and memory of bfloat16, for GPUs of any kind; a clear loss of quality.",
+            use="About a quarter of the size of bfloat16; loses more than FP8_DYNAMIC.",
         ),
     )
 }

@@ -39,7 +39,7 @@ def without_compressed(recipe: Recipe) -> Recipe:
 
 
 def of_scheme(recipe: Recipe, scheme: SchemeName) -> Recipe:
-    """Return the recipe of the release that has the model in a format for GPU servers, and nothing that was measured.
+    """Return the recipe of the release that has the model in a format for GPU servers, and of what was measured its loss alone.
 
     Args:
         recipe: The recipe, as it was written.
@@ -53,12 +53,24 @@ def of_scheme(recipe: Recipe, scheme: SchemeName) -> Recipe:
         }
     )
     added = Compress(compress=recipe.release.model, scheme=scheme)
-    left_out = dict.fromkeys(("evaluate", "quantize", "routing"))
+    left_out = dict.fromkeys(("evaluate", "routing"))
+    section, measured = recipe.quantize, None
+    if section and section.loss:
+        loss = section.loss.model_copy(update={"others": {}})
+        none: dict[str, object] = {
+            "methods": [],
+            "schemes": [],
+            "imatrix": None,
+            "split": None,
+            "runtime": None,
+        }
+        measured = section.model_copy(update={**none, "loss": loss})
     return recipe.model_copy(
         update={
             "models": {**recipe.models, name: added},
             "release": release,
             **left_out,
+            "quantize": measured,
             "marks": [],
             "benchmarks": [],
             "leaderboards": {},

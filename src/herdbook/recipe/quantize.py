@@ -224,7 +224,7 @@ class Quantize(Section):
             raise ValueError("give `methods` (GGUF files), `schemes` (formats for GPU servers), or both")
         if len(set(self.schemes)) != len(self.schemes):
             raise ValueError("schemes: a scheme is named twice")
-        given = [key for key in ("imatrix", "split", "runtime", "loss") if getattr(self, key)]
+        given = [key for key in ("imatrix", "split", "runtime") if getattr(self, key)]
         if given and not self.methods:
             raise ValueError(f"{given[0]}: is about GGUF files, and `methods` names none; leave it out")
         return self

@@ -121,7 +121,7 @@ class Recipe(Section):
         problems += mark_problems(self.marks, self.evaluate, self.release.model)
         problems += quantize_problems(self.quantize) if self.quantize else []
         if self.quantize and self.quantize.loss:
-            labels = [file.label for file in self.quantize.files]
+            labels = [*(file.label for file in self.quantize.files), *self.quantize.schemes]
             problems += loss_problems(self.quantize.loss, labels, self.calibration, made_of_texts(self))
         problems += _gguf_repo_problems(self)
         problems += _scheme_repo_problems(self)

@@ -88,16 +88,20 @@ class Tuning:
         """
         search, start = self._search, self._space.start
         validation, test = search.tasks
+        made_by = optimizer()
         self._check_ends()
         (first,) = self._measure({0: start}, validation)
         (tested,) = self._measure({0: start}, test)
+        self._remove_weights({0: start}, test)
         check_splits(self._where, first, tested)
         trials, points = [first], [start]
         sign = -1 if first.higher_is_better else 1
         for generation in range(search.generations):
             scores = [sign * trial.score for trial in trials[1:]]
             new = proposed(search, start, scores)[len(scores) :]
-            trials += self._measure(dict(enumerate(new, start=len(points))), validation)
+            numbered = dict(enumerate(new, start=len(points)))
+            trials += self._measure(numbered, validation)
+            self._remove_weights(numbered, validation)
             points += new
             best = trials[self._best(trials)].score
             self._report(
@@ -108,6 +112,7 @@ class Tuning:
         gains, kept = {}, "start"
         if winner:
             (confirmed,) = self._measure({winner: points[winner]}, test)
+            self._remove_weights({winner: points[winner]}, test)
             on_test = compared(confirmed, tested)
             gains = {"validation": gain_of(compared(trials[winner], first)), "test": gain_of(on_test)}
             kept = "winner" if on_test.verdict == BETTER else "start"
@@ -118,7 +123,7 @@ class Tuning:
         return LockedResult.model_validate(
             {
                 "key": self._key,
-                "optimizer": optimizer(),
+                "optimizer": made_by,
                 "higher_is_better": first.higher_is_better,
                 "trials": measured,
                 "kept": kept,
@@ -156,10 +161,19 @@ class Tuning:
         missing = [path for both in files.values() for path in both if not path.exists()]
         if missing:
             self._build(plan, list(dict.fromkeys(missing)))
-        _remove_weights(plan, set(files))
         return [
             read_trial(plan, items[trial_name(self._name, number)], self._search.metric) for number in points
         ]
+
+    def _remove_weights(self, points: Mapping[int, Point], task: AskedTask) -> None:
+        """Remove the files that trials' models consist of, which have the trials' names and are not read again."""
+        trials = {trial_name(self._name, number) for number in points}
+        for job in model_jobs(self._plan(points, task)):
+            if set(job.models) <= trials:
+                for path in job.outputs:
+                    path.unlink(missing_ok=True)
+                with suppress(OSError):  # a folder of other models, too
+                    job.outputs[0].parent.rmdir()
 
     def _plan(self, points: Mapping[int, Point], task: AskedTask) -> Plan:
         try:
@@ -167,13 +181,3 @@ class Tuning:
         except ValidationError as error:
             raise RecipeError(f"{self._where}: a trial is no model: {first_problem(error)}") from error
         return plans.make(trials, trial_lock(self._lock, self._name, trials), self._path, self._results)
-
-
-def _remove_weights(plan: Plan, trials: set[str]) -> None:
-    """Remove the files that trials' models consist of, which have the trials' names and are not read again."""
-    for job in model_jobs(plan):
-        if set(job.models) <= trials:
-            for path in job.outputs:
-                path.unlink(missing_ok=True)
-            with suppress(OSError):  # of shards and of other models
-                job.outputs[0].parent.rmdir()

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 from herdbook.comparison.groups import derive, follows
 from herdbook.comparison.losses import missed
 from herdbook.layout import EVALUATIONS, IMATRIX, LOSSES, RECORDS, ROUTING, SEARCHES
+from herdbook.plan.compress import widths
 from herdbook.plan.evaluate import EVALUATE_CODE
 from herdbook.plan.laser import SEARCH_CODE
 from herdbook.plan.loss import LOSS_CODE
 from herdbook.plan.quantize import QUANTIZE_CODE
 from herdbook.plan.routing import ROUTING_CODE
+from herdbook.quantization.schemes import SCHEMES
+from herdbook.recipe import Compress
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.verify.differences import difference
@@ -26,7 +29,7 @@ from herdbook.verify.gguf.recorded import file_of, recorded_types
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from herdbook.plan import Evaluation, FileLoss, Imatrix, Plan, Reference, Search
+    from herdbook.plan import Evaluation, FileLoss, Imatrix, Node, Plan, Reference, Search
     from herdbook.plan.code import Code, RecordedCode
     from herdbook.plan.quantize import Quantized
     from herdbook.plan.routing import RoutingReport
@@ -272,6 +275,9 @@ def _loss(plan: Plan, release: Release, item: FileLoss) -> Expected:
     if item.quantized:
         stated["file"] = file_of(release, item.quantized)
         stated |= _widths(recorded_types(release, item.quantized))
+    elif item.encoded and isinstance(item.encoded.recipe, Compress):
+        stated["file"] = _weights_of(release, item.encoded)
+        stated |= widths(item.encoded, SCHEMES[item.encoded.recipe.scheme])
     elif item.locked:
         pinned = item.locked.file
         stated["file"] = {"sha256": pinned.sha256, "size_bytes": pinned.size_bytes}
@@ -293,6 +299,15 @@ def _loss(plan: Plan, release: Release, item: FileLoss) -> Expected:
             ([SUMMARY] * (1 + len(counts)), fields),
         ],
     )
+
+
+def _weights_of(release: Release, node: Node) -> dict[str, Any]:
+    """Return the size of a released model's files, and their digests."""
+    sizes = [release.subject.files[name].size_bytes for name in node.shard_names if name in release.sums]
+    return {
+        "size_bytes": sum(sizes),
+        "weights": {name: release.sums.get(name) for name in node.shard_names},
+    }
 
 
 def _sizes(plan: Plan, item: Reference) -> list[tuple[str, int, int]]:

@@ -230,7 +230,10 @@ class LogHandler(LogHandlerBase):
             and not build.waiting
             and not build.running
         ):
-            sink.say("\n".join(words.ending(self._plan.layout, RECIPE.value)), "bold")
+            sink.say(
+                "\n".join(words.ending(self._plan.layout, RECIPE.value, self._plan.recipe.release.repo)),
+                "bold",
+            )
 
 
 def _planned(plan: Plan | None) -> list[Job]:

@@ -11,6 +11,7 @@ from herdbook import jsonio, limits, visible
 from herdbook.cache.s3 import SCHEME, S3Store
 from herdbook.errors import CacheError
 from herdbook.humanize import duration, plural, size
+from herdbook.layout import CARD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,27 +139,35 @@ def total(build: Build, now: float, cpu_seconds: float, price: float | None, mac
     return ", ".join(parts)
 
 
-def ending(layout: Layout, recipe: str) -> list[str]:
-    """Return what a finished build ends with: where the release is, its verdict, and what to do next.
+def ending(layout: Layout, recipe: str, repo: str | None) -> list[str]:
+    """Return what a finished build ends with: where release and card are, the verdict, and what to do next.
 
     Args:
         layout: The paths of the build.
         recipe: The recipe's path, as it was given.
+        repo: The repository on the Hub that the recipe names; None if it names none.
     """
     try:
         found = jsonio.load(layout.verification.read_bytes(), limits.DOCUMENT)
         outcome, level = str(found["outcome"]), str(found["level"])
     except (OSError, ValueError, LookupError, TypeError):  # nothing was verified
         return []
-    follow = (
-        f"look at the page, then: herdbook publish --recipe {shlex.quote(recipe)} --dry-run"
-        if outcome == PASSED
-        else f"see why: herdbook verify {shlex.quote(str(layout.release_folder))}"
-    )
+    if outcome != PASSED:
+        follow = [f"next: see why: herdbook verify {shlex.quote(str(layout.release_folder))}"]
+    elif repo:
+        follow = [
+            f"next: read the card and the page, then: herdbook publish --recipe {shlex.quote(recipe)} --dry-run"
+        ]
+    else:
+        follow = [
+            f"next: read the card and the page, then change {recipe} and build again: only what changed is rebuilt",
+            "or begin with a merge on the Hub: herdbook new FOLDER --from owner/name",
+        ]
     return [
         f"release: {layout.release_folder}",
+        f"card: {layout.release_folder / CARD}",
         f"verified: {outcome} at the level {level} ({layout.page})",
-        f"next: {follow}",
+        *follow,
     ]
 
 

@@ -37,6 +37,11 @@ class Standing:
     untested: tuple[str, ...]
 
     @property
+    def total(self) -> int:
+        """How many tasks were compared."""
+        return sum(map(len, (self.better, self.worse, self.same, self.untested)))
+
+    @property
     def in_short(self) -> str:
         """How many tasks have which verdict, in a few words."""
         counted = {
@@ -46,8 +51,7 @@ class Standing:
             "not tested on": self.untested,
         }
         parts = [f"{words} {len(tasks)}" for words, tasks in counted.items() if tasks]
-        total = sum(len(tasks) for tasks in counted.values())
-        return f"{', '.join(parts)} of {plural(total, 'task')}"
+        return f"{', '.join(parts)} of {plural(self.total, 'task')}"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,11 @@ from herdbook.inference.tensors import CheckpointFolder
 from herdbook.inference.text import windows
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.layout import CONFIG
+from herdbook.plan.compress import widths
 from herdbook.progress import track
+from herdbook.quantization.schemes import SCHEMES
+from herdbook.recipe import Compress
+from herdbook.steps.compress.decoded import DecodedTensors
 from herdbook.steps.loss.control import ShuffledExperts
 from herdbook.steps.loss.divergence import Tokens, compare, summarize
 from herdbook.steps.quantize.restored import RestoredTensors
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.inference.tensors import Weights
-    from herdbook.plan import FileLoss, Plan, Reference
+    from herdbook.plan import FileLoss, Node, Plan, Reference
     from herdbook.weights.gguf_file import GgufFile
 
 
@@ -86,14 +90,32 @@ def loss(plan: Plan, item: FileLoss, threads: int = 1) -> None:
         StepError: If it computes what is not a number.
     """
     folder = plan.layout.folder(item.reference.node)
-    path, file = _file(plan, item)
-    tensors = RestoredTensors(path, _config(folder), path.name)
-    _check_shapes(tensors.file, folder)
+    tensors: Weights
+    if item.encoded:
+        what, file, bits, tensors = _encoded(plan, item.encoded)
+    else:
+        path, file = _file(plan, item)
+        tensors = RestoredTensors(path, _config(folder), path.name)
+        _check_shapes(tensors.file, folder)
+        what, bits = path.name, _bits(tensors.file)
     with one_thread_a_matrix():
         full, model = _open(folder, threads), _open(folder, threads, tensors)
         texts = _texts(plan, item.reference, folder, full)
-        measured = _measure(plan.layout.reference(item.reference), full, model, texts, path.name, item.id)
-    write_json(plan.layout.loss(item), {**item.about, "file": file, **_bits(tensors.file), **measured})
+        measured = _measure(plan.layout.reference(item.reference), full, model, texts, what, item.id)
+    write_json(plan.layout.loss(item), {**item.about, "file": file, **bits, **measured})
+
+
+def _encoded(plan: Plan, node: Node) -> tuple[str, dict[str, Any], dict[str, Any], DecodedTensors]:
+    """Return the name of a model in a format for GPU servers, its files, its bits per weight, and its decoded tensors."""
+    scheme = SCHEMES[node.recipe.scheme] if isinstance(node.recipe, Compress) else None
+    assert scheme is not None  # noqa: S101 - so it was planned
+    files = [read_record(plan.layout.record(part))["file"] for part in node.parts]
+    file = {
+        "size_bytes": sum(one["size_bytes"] for one in files),
+        "weights": {name: one["sha256"] for name, one in zip(node.shard_names, files, strict=True)},
+    }
+    tensors = DecodedTensors(plan.layout.folder(node), scheme)
+    return node.name, file, widths(node, scheme), tensors
 
 
 def _file(plan: Plan, item: FileLoss) -> tuple[Path, dict[str, Any]]:
