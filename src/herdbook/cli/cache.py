@@ -113,7 +113,9 @@ def add(target: Target) -> None:
     new, total = step.add(plan, cache)
     withheld = {name for product in products(plan) if product.exists for name in cache.withheld(product)}
     if withheld:
-        say(f"not stored: what descends from gated {', '.join(sorted(withheld))}, which `gated` does not name")
+        say(
+            f"not stored: what descends from gated {', '.join(sorted(withheld))}, which `gated` does not name"
+        )
     say(
         f"{cache.store.place}: {humanize.plural(new, 'new entry', 'new entries')}, {total - new} already present"
     )
