@@ -335,3 +335,12 @@ def test_a_container_runs_as_nobody_in_particular_and_holds_the_package_alone(ki
     needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
     needed |= {*wheel["packages"], *wheel["force-include"]}
     assert not [path for path in needed if not {Path(path), *Path(path).parents} & set(copied)]
+
+
+def test_the_catalog_of_workflows_lists_the_deployments_that_there_are():
+    content = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
+    found = {word for word in ("conda", "container") if re.search(rf"^ +{word}:$", text, re.MULTILINE)}
+    stack = content["usage"]["software-stack-deployment"]
+    assert stack == {"conda": "conda" in found, "apptainer": "container" in found, "apptainer+conda": False}
+    assert content["usage"]["report"] == ("report(" in text)

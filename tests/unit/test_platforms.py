@@ -29,6 +29,7 @@ print(json.dumps([main(arguments) for arguments in json.loads(sys.argv[1])]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.own_process
 def test_verify_audit_import_and_card_run_without_what_linux_has(tmp_path, monkeypatch):
     dummy_release.write(tmp_path)

@@ -159,7 +159,14 @@ FOLDERS = {
 }
 
 
-@pytest.mark.parametrize("page", [page for page in pages.guides() if page != pages.TUTORIAL])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow) if page == "docs/check.md" else page
+        for page in pages.guides()
+        if page != pages.TUTORIAL
+    ],
+)
 def test_guides_show_commands_that_work(page, tmp_path, monkeypatch, capsys, local_hub_client):
     runnable = [block for block in pages.blocks(page) if block.reason is None]
     assert bool(runnable) == (page in FOLDERS), page
