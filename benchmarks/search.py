@@ -115,22 +115,23 @@ def tune(path: Path, results: Path, threads: int) -> LockedResult:
     recipe = recipes.load(path)
     lock = pin(recipe, path, lambda _: None)
     locks.write(lock, locks.path_for(path))
-    return Tuning("blend", recipe, lock, path, results, InThisProcess(threads), print).run()
+    return Tuning("blend", recipe, lock, path, results, InThisProcess(threads), lambda _: None).run()
 
 
 def main() -> None:
     """Make both searches, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--generations", type=int, default=5)
+    parser.add_argument("--generations", type=int, nargs=2, default=(5, 5), help="of each search")
     parser.add_argument("--population", type=int, default=6)
     parser.add_argument("--characters", type=int, default=600, help="of each document")
     parser.add_argument("--folder", type=Path, default=ROOT / "results/search", help="below the checkout")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
-    search = {"generations": asked.generations, "population": asked.population}
-    start, rows = GUESS, []
-    for name in ("a guess", "the winner of the first search"):
-        path = write(asked.folder.resolve(), start, asked.characters, {**search, "seed": len(rows)})
+    start = GUESS
+    print(HEAD, flush=True)
+    for seed, name in enumerate(("a guess", "the winner of the first search")):
+        search = {"generations": asked.generations[seed], "population": asked.population, "seed": seed}
+        path = write(asked.folder.resolve(), start, asked.characters, search)
         began, processor = time.monotonic(), time.process_time()
         result = tune(path, ROOT / "results", asked.threads)
         count = len(result.trials)
@@ -148,8 +149,7 @@ def main() -> None:
             *(gain_text(gain) if gain else "none" for gain in (result.validation, result.test)),
             result.kept,
         ]
-        rows.append(f"| {' | '.join(cells)} |")
-    print(HEAD, *rows, sep="\n")
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@ import json
 import re
 import shlex
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 import pytest
 import yaml
+from huggingface_hub import HfApi
 from huggingface_hub.cli.hf import app
+from markdown_it import MarkdownIt
 from pytest_local_hub import LocalHub, client
 
 from herdbook import hub
@@ -16,39 +19,44 @@ from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import LockError, StepError
 from herdbook.lock.pin import pin
+from herdbook.lock.succession import pin_predecessor
+from herdbook.publish import local, preflight
 from herdbook.release.finding import Options, Outcome
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
 from herdbook.signing.keys import generate, load_private
 from herdbook.steps.attest.step import attest
-from herdbook.steps.card.step import render_card
+from herdbook.steps.card.step import card_texts, render_card
 from herdbook.verify import named, signature
 from support import measured, tiny
 
 EVIL = "</details><script>alert(1)</script> | [a](javascript:b)"
 
 
-def add(local, folder, name, **more):
+def add(served, folder, name, **more):
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    local.add_repo(name, {**files, **more})
+    served.add_repo(name, {**files, **more})
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A Hub with a source, a release with a predecessor there, and its plan; the base is a copy of the source."""
     root = tmp_path_factory.mktemp("leads")
-    with pytest.MonkeyPatch.context() as patch, LocalHub() as local:
-        client.use(local, root / "home", patch, local.token)
+    with pytest.MonkeyPatch.context() as patch, LocalHub() as served:
+        client.use(served, root / "home", patch, served.token)
         for seed, name in enumerate(("base", "other", "third")):
             tiny.write_model(root / name, seed=seed)
         card = {"license": "mit", "datasets": ["herd/text", EVIL]}
-        add(local, root / "base", "herd/base")
+        add(served, root / "base", "herd/base")
         add(
-            local, root / "third", "herd/third", **{"README.md": f"---\n{yaml.safe_dump(card)}---\n".encode()}
+            served,
+            root / "third",
+            "herd/third",
+            **{"README.md": f"---\n{yaml.safe_dump(card)}---\n".encode()},
         )
         tiny.write_task(root / "task.yaml", ["w1 w2"] * 3)
         first = build(root, "first", {"rank": {"fraction": 0.5}}, 0.9)
-        add(local, first.layout.release_folder, "keeper/First")
+        add(served, first.layout.release_folder, "keeper/First")
         uses = {"intended": ["tests", EVIL], "unsuitable": [EVIL]}
         second = build(
             root,
@@ -58,7 +66,7 @@ def made(tmp_path_factory):
             release={"repo": "keeper/Second", "uses": uses},
             publish={"replaces": "keeper/First"},
         )
-        add(local, second.layout.release_folder, "keeper/Second")
+        add(served, second.layout.release_folder, "keeper/Second")
         yield second
 
 
@@ -182,7 +190,8 @@ def test_both_are_derived_again_upstream(made):
 
 def test_changes_since_the_predecessor(made, card):
     plan = made
-    text = card[card.index("<summary>Changes since keeper/First") :].partition("</details>")[0]
+    text = card[card.index("<summary>Changes since the predecessor") :].partition("</details>")[0]
+    assert f"[keeper/First](<https://huggingface.co/keeper/First/tree/{head('keeper/First')}>)" in text
     assert f"at `{head('keeper/First')[:12]}`" in text
     third = plan.lock.sources["third"].uri
     assert f"| `third` | \u2013 | `{third}` |" in text
@@ -217,6 +226,32 @@ def test_a_predecessor_that_herdbook_did_not_make_is_compared_by_its_weights(mad
     before = pin(recipes.load(path), path, lambda _: None).predecessor
     assert (before.models, before.sources, before.measured) == (None, None, {})
     assert list(before.weights) == ["model.safetensors"]
+
+
+def test_what_a_hostile_predecessor_states_stays_text(made):
+    files = {
+        "recipe.yaml": yaml.safe_dump({"models": {EVIL: {"hub": EVIL}}, "release": {"model": EVIL}}).encode(),
+        "recipe.lock.json": b'{"version": 1, "sources": {"' + EVIL.encode() + b'": 1}}',
+        "provenance/evaluations/a.json": json.dumps({"name": EVIL, "tasks": {EVIL: 1}}).encode(),
+        "provenance/evaluations/b.json": b"[" * 5000,
+    }
+    served = HfApi()
+    served.create_repo("keeper/evil", exist_ok=True)
+    for name, content in files.items():
+        served.upload_file(path_or_fileobj=content, path_in_repo=name, repo_id="keeper/evil")
+    before = pin_predecessor("keeper/evil")
+    assert before.models == {EVIL: {"hub": EVIL}}
+    assert (before.sources, before.measured) == (None, {})
+    sources = {EVIL: EVIL, "third": f"pkg:{EVIL}"}
+    before = before.model_copy(update={"sources": sources, "repo": EVIL})
+    lock = made.lock.model_copy(update={"predecessor": before})
+    text = card_texts(replace(made, lock=lock))["README.md"]
+    text = text[text.index("<summary>Changes since") :].partition("\n</details>")[0]
+    assert text.count("alert(1)") >= 6
+    shown = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text)
+    assert "<script" not in shown
+    assert 'href="javascript' not in shown
+    assert "<details" not in shown
 
 
 def test_a_lock_with_another_predecessor_does_not_fit(made):
@@ -258,7 +293,10 @@ def test_a_named_signer_is_on_the_card_and_no_other_signs(made, tmp_path):
     path.write_text(yaml.safe_dump(data, sort_keys=False))
     signed = tiny.build(path, plan.layout.root)
     render_card(signed, signed.layout.card_folder)
+    (problem,) = unsigned(tiny.release(signed))
+    assert f"its card names who signs it (release.signer: key {keys['ours'].fingerprint})" in problem
     folder = tiny.release(signed, keys["ours"])
+    assert unsigned(folder) == []
     card = card_of(signed)
     assert f"(SHA-256 of the public key, PEM) is `{keys['ours'].fingerprint}`" in card
     assert f"| signed | by key `{keys['ours'].fingerprint[:12]}`: " in card
@@ -274,6 +312,11 @@ def test_a_named_signer_is_on_the_card_and_no_other_signs(made, tmp_path):
     assert [finding.detail for finding in wrong] == [
         "is by another signer than the recipe names, and the card with it"
     ]
+
+
+def unsigned(folder):
+    problems = preflight.of_release(local.read(folder), public=False)
+    return [problem for problem in problems if "is not signed" in problem]
 
 
 def signatures(folder):

@@ -14,7 +14,7 @@ from herdbook import plan as plans
 from herdbook.plan.requests import with_requests
 from herdbook.recipe import SECTIONS as SECTIONS_OF_A_CARD
 from herdbook.steps.card.step import render_card
-from support import measured, quantized, tiny
+from support import lies, measured, quantized, tiny
 from support.boards import BOARD
 from support.inputs.tokens import add as add_token
 
@@ -113,8 +113,12 @@ SECTIONS = {
     },
     "leaderboards": {"board": BOARD},
     "claims": [{"text": "It is small.", "by": "Somebody", "on": "2026-01-03"}],
-    "publish": {"tag": "v1.0"},
-    "release": {"image": {"file": "herd.png", "alt": "A herd", "license": "cc0-1.0"}},
+    "publish": {"tag": "v1.0", "replaces": "herd/tuned"},
+    "release": {
+        "image": {"file": "herd.png", "alt": "A herd", "license": "cc0-1.0"},
+        "uses": {"intended": ["tests"], "unsuitable": ["anything else"]},
+        "signer": {"key": lies.KEY.fingerprint},
+    },
     "card": {"sections": [*SECTIONS_OF_A_CARD, "thanks"], "templates": "own"},
 }
 GENERATION = {"temperature": 0.5, "eos_token_id": 2}

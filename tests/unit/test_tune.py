@@ -9,9 +9,11 @@ import pytest
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
+from herdbook.cli.main import main
 from herdbook.errors import RecipeError
 from herdbook.lock import best_of
 from herdbook.lock.searches import with_results
+from herdbook.plan.searched import at_least_start
 from herdbook.tuning.proposals import follow, proposed
 from herdbook.tuning.tune import Tuning
 from support import tiny, tuned
@@ -168,6 +170,9 @@ def test_what_was_found_for_other_sources_is_not_taken(recipe, tmp_path):
     lock = lock.model_copy(update={"sources": {**lock.sources, "a": moved}})
     with pytest.raises(RecipeError, match="was found by another search, or for other models or tasks"):
         plans.make(recipes.load(recipe), lock, recipe)
+    plan, (warning,) = at_least_start(recipes.load(recipe), lock, recipe)  # as after `herdbook refresh`
+    assert "was found by another search" in warning
+    assert [model.weight for model in plan.released.recipe.merge.models] == [0.5, 0.5]
 
 
 def test_proposals_follow_from_seed_and_scores_and_show_another_score():
@@ -270,3 +275,16 @@ def test_numbers_of_a_former_lock_are_kept_by_a_new_one(recipe, tmp_path):
     assert fresh.tuned["sum"].result is None
     assert with_results(fresh, before) == found(recipe, result)
     assert with_results(fresh, tmp_path / "nothing.lock.json") == fresh
+
+
+def test_a_recipe_without_a_search_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = tuned.write(tmp_path, None)
+    tiny.lock(path)
+    assert main(["tune", str(path)]) == 2
+    assert "no model has a `search`, so there is nothing to find" in capsys.readouterr().err
+
+
+def test_a_search_has_not_more_trials_than_can_be_verified():
+    with pytest.raises(ValueError, match="1,000,000 trials, over the limit of 10,000"):
+        recipes.Search.model_validate({**tuned.SEARCH, "generations": 1000, "population": 1000})

@@ -57,6 +57,16 @@ def away(project):
     tiny.lock(project.recipe)
 
 
+def test_the_page_shows_what_the_build_took(built):
+    page = (built[0].results / "Tiny/report.html").read_text(encoding="utf-8")
+    rows = re.findall(
+        r'<tr><th scope="row">(\w+)</th><td class="number" data-value="(\d+)">\d+</td><td [^>]*"0">', page
+    )
+    assert {rule for rule, _ in rows} >= {"fetch", "laser", "moe", "routing"}
+    notes = [path.parent.name for path in (built[0].results / "spent").glob("*/*.json")]
+    assert {rule: notes.count(rule) for rule, _ in rows} == {rule: int(count) for rule, count in rows}
+
+
 def test_the_table_is_what_the_workflow_does(built, tmp_path):
     project, _ = built
     document = rebuilds.DOCUMENT.read_text(encoding="utf-8")

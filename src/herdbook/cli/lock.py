@@ -54,19 +54,18 @@ def lock_recipe(recipe: Path) -> None:
         HerdbookError: If something is unavailable, or the recipe cannot be built.
     """
     from herdbook import lock as locks
-    from herdbook import plan as plans
     from herdbook import recipe as recipes
     from herdbook.errors import RecipeError
     from herdbook.lock.pin import pin
     from herdbook.lock.searches import with_results
-    from herdbook.plan.tuned import unfound
+    from herdbook.plan.searched import at_least_start
 
     path = locks.path_for(recipe)
     content = recipes.load(recipe)
     lock = with_results(pin(content, recipe, lambda line: say(line, file=sys.stderr)), path)
     try:
-        warnings = check(plans.make(recipes.without_searches(content), lock, recipe))
-        warnings += unfound(content, lock)
+        plan, stale = at_least_start(content, lock, recipe)
+        warnings = [*check(plan), *stale]
     except RecipeError as error:
         raise RecipeError(error.problems, str(recipe)) from error
     for warning in warnings:

@@ -44,6 +44,7 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     from herdbook import plan as plans
     from herdbook.cli.output import write_report
     from herdbook.errors import RecipeError, SourceError
+    from herdbook.plan.searched import at_least_start
     from herdbook.refresh import report as reports
     from herdbook.refresh.impact import rebuild_counts
     from herdbook.refresh.upstream import look_up
@@ -55,8 +56,8 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     report = reports.RefreshReport(str(recipe), changes)
     if lock != before.lock:
         try:
-            after = plans.make(before.recipe, lock, recipe, results)
-            warnings = check(after)
+            after, stale = at_least_start(before.recipe, lock, recipe, results)
+            warnings = [*check(after), *stale]
         except RecipeError as error:
             report = reports.RefreshReport(str(recipe), changes, problems=error.problems)
         else:

@@ -11,7 +11,7 @@ from herdbook import jsonio, limits
 from herdbook.files import write_json
 from herdbook.layout import Layout
 from herdbook.needs.used import peak_bytes
-from herdbook.plan.jobs import result_jobs
+from herdbook.plan.jobs import needed_results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ def note(plan: Plan, job: Job, begun: float, gpus: int) -> None:
 
 
 def spent(plan: Plan, results: Path) -> dict[str, list[Spent | None]]:
-    """Return what the jobs that make the results of a plan took, by rule, in the order of the plan.
+    """Return what the jobs took that make the results of a release, by rule, in the order of the plan.
 
     A job that has noted nothing is None: it was restored from a cache, or made by another version.
 
@@ -68,7 +68,7 @@ def spent(plan: Plan, results: Path) -> dict[str, list[Spent | None]]:
     """
     layout = Layout(results, plan.layout.release)
     found: dict[str, list[Spent | None]] = {}
-    for job in result_jobs(plan):
+    for job in needed_results(plan):
         found.setdefault(job.rule, []).append(_read(layout.spent(job.rule, job.id), job.key))
     return found
 

@@ -10,7 +10,7 @@ from herdbook.errors import RecipeError
 from herdbook.humanize import first_problem
 from herdbook.key import digest
 from herdbook.lock import splits_of
-from herdbook.recipe import Space, ancestry, search_of, searched
+from herdbook.recipe import Space, ancestry, search_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,17 +96,6 @@ def with_found(name: str, recipe: Recipe, lock: Lock) -> Recipe:
         return type(recipe).model_validate({**dict(recipe), "models": found})
     except ValidationError as error:
         raise RecipeError(f"{where}: what the lock has is no model: {first_problem(error)}") from error
-
-
-def unfound(recipe: Recipe, lock: Lock) -> list[str]:
-    """Return why searches of a recipe have found nothing that holds, one line each."""
-    found = []
-    for name in searched(recipe):
-        try:
-            with_found(name, recipe, lock)
-        except RecipeError as error:
-            found += error.problems
-    return found
 
 
 def warnings_of(recipe: Recipe, lock: Lock) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError
+from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
 
 from herdbook.humanize import did_you_mean, first_problem
 from herdbook.recipe.evaluate import AskedTask
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PLACES = 4  # decimals of a place: a point is written down as it was tried
 DIGITS = 6  # significant digits of a searched number
 MOST = 50  # dimensions: with more, trials of which there are few find nothing
+MOST_TRIALS = 10_000  # which everyone who verifies proposes again
 Path = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]*$")]
 Point = tuple[float, ...]
 
@@ -94,6 +95,14 @@ class Search(Section):
         description="standard deviation of the first generation around the start, as a share of each range",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the trials")
+
+    @model_validator(mode="after")
+    def _few(self) -> Search:
+        if self.trials > MOST_TRIALS:
+            raise ValueError(
+                f"generations x population are {self.trials - 1:,} trials, over the limit of {MOST_TRIALS:,}"
+            )
+        return self
 
     @property
     def trials(self) -> int:

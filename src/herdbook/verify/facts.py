@@ -114,6 +114,10 @@ def _succeeds(recipe: Recipe) -> bool:
     return recipe.publish.replaces is not None
 
 
+def _names_signer(recipe: Recipe) -> bool:
+    return recipe.release.signer is not None
+
+
 def _weighs(recipe: Recipe) -> bool:
     return bool(recipe.quantize and recipe.quantize.imatrix)
 
@@ -174,13 +178,14 @@ FACTS = (
     Fact(
         "what was requested",
         RECIPE,
-        ("models.*.calibration", "release.model", "release.image.file", "card.sections", "card.templates", "evaluate.tasks", "evaluate.models", "evaluate.compare",
+        ("models.*.calibration", "release.model", "release.image.file", "publish.replaces", "card.sections", "card.templates", "evaluate.tasks", "evaluate.models", "evaluate.compare",
          "evaluate.release_samples", "routing", "calibration", "quantize",
          "leaderboards.*.snapshot", "leaderboards.*.model_column", "leaderboards.*.score_column", "leaderboards.*.task",
          "leaderboards.*.metric"),
         "the lock and the files of the release",
         "recomputed",
     ),
+    Fact("who signs", RECIPE, ("release.signer",), "the signatures, if there are any", "claims", _names_signer),
     Fact(
         "which sources, tasks, texts and snapshots are pinned",
         LOCK,

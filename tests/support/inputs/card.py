@@ -135,6 +135,31 @@ CASES = [
         "release.image.file: herd.png is not a picture in the format PNG",
     ),
     Case(
+        "a signer with a fingerprint that is none",
+        release(signer={"key": "4C9F"}),
+        "release.signer.key: ",
+    ),
+    Case(
+        "a signer with a key and an identity",
+        release(signer={"key": "0" * 64, "identity": "me@example.org", "issuer": "https://example.org"}),
+        "release.signer: needs either key, or identity and issuer",
+    ),
+    Case(
+        "a signer with an identity that nobody confirms",
+        release(signer={"identity": "me@example.org"}),
+        "release.signer: needs either key, or identity and issuer",
+    ),
+    Case(
+        "an intended use without words",
+        release(uses={"intended": [""]}),
+        "release.uses.intended.0: ",
+    ),
+    Case(
+        "`publish: {replaces: old}`, without an owner",
+        card({}, publish={"replaces": "old"}),
+        "publish.replaces: ",
+    ),
+    Case(
         "`card: {hub: {pipeline_tag: chat}}`",
         card({}, card={"hub": {"pipeline_tag": "chat"}}),
         "card.hub.pipeline_tag: ",

@@ -1,0 +1,33 @@
+"""Planning right after a lock was written, when searches may have found nothing that holds for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from herdbook.errors import RecipeError
+from herdbook.plan.plan import make
+from herdbook.plan.tuned import with_found
+from herdbook.recipe import searched, without_searches
+
+if TYPE_CHECKING:
+    from herdbook.lock import Lock
+    from herdbook.plan.plan import Plan
+    from herdbook.recipe import Recipe
+
+
+def at_least_start(
+    recipe: Recipe, lock: Lock, recipe_path: Path, results: Path = Path("results")
+) -> tuple[Plan, list[str]]:
+    """Return the plan of a recipe, and why a search has found nothing that holds; then the plan is that of the numbers as written.
+
+    Raises:
+        RecipeError: If the recipe cannot be built for another reason.
+    """
+    stale: list[str] = []
+    for name in searched(recipe):
+        try:
+            with_found(name, recipe, lock)
+        except RecipeError as error:
+            stale += error.problems
+    return make(without_searches(recipe) if stale else recipe, lock, recipe_path, results), stale
