@@ -123,7 +123,9 @@ onstart:
     if APART:
         for repository, count in NODES.withheld.items():
             jobs = plural(count, "job stays", "jobs stay")
-            say(f"{jobs} on this host: gated {repository} is not named by `gated` (docs/no-shared-disk.md)")
+            say(
+                f"{jobs} on this host: gated {repository} is not named by `gated` (docs/no-shared-disk.md)"
+            )
 
 
 try:
