@@ -17,6 +17,7 @@ from herdbook.cache.step import available, own_hub_folder
 from herdbook.cli.steps import words
 from herdbook.errors import HerdbookError
 from herdbook.files import remove_abandoned
+from herdbook.humanize import plural
 from herdbook.layout import SUMS, is_large
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
 from herdbook.progress import say
@@ -48,10 +49,10 @@ HERDBOOK = "herdbook"
 if not MAIN:
     own = [f"{one.variable}={shlex.quote(one.value)}" for one in settings.OF_A_BUILD]
     HERDBOOK = " ".join((*own, HERDBOOK))
-if workflow.remote_exec:  # jobs on other hosts sign nothing
-    os.environ[settings.SIGNING_KEY.variable] = ""
 # Whether jobs run on machines that share no disk with this one: rules/nodes.smk.
 APART = SharedFSUsage.INPUT_OUTPUT not in workflow.storage_settings.shared_fs_usage
+if workflow.remote_exec or APART:  # jobs on other hosts sign nothing
+    os.environ[settings.SIGNING_KEY.variable] = ""
 if APART and not MAIN:
     raise WorkflowError(
         "jobs on machines that share no disk are run by the workflow itself, not as a module of another"
@@ -119,6 +120,12 @@ onstart:
         raise WorkflowError("\n".join(missing))
     for line in missing:  # other hosts may have it
         say(f"warning: on this host: {line}")
+    if APART:
+        for repository, count in NODES.withheld.items():
+            jobs = plural(count, "job stays", "jobs stay")
+            say(
+                f"{jobs} on this host: gated {repository} is not named by `gated` (docs/no-shared-disk.md)"
+            )
 
 
 try:

@@ -60,6 +60,7 @@ def herd(folder):
 def test_two_machines_that_share_nothing_but_a_bucket(tmp_path, monkeypatch):
     with machines.Network(tmp_path) as network, s3_server.serve(monkeypatch, host=network.address) as url:
         project = herd(tmp_path / "head")
+        monkeypatch.setenv("HF_TOKEN", "hf_of_this_host")
         theirs = {
             name: os.environ[name] for name in s3_server.environment(url) if name.startswith(("AWS_", "NO_"))
         }
@@ -95,6 +96,10 @@ def test_two_machines_that_share_nothing_but_a_bucket(tmp_path, monkeypatch):
         assert {job.rule for job in network.jobs() if job.status == "success"} == {"laser", "moe", "routing"}
         (again,) = (job for job in network.jobs() if job.name == of_one[1].name and job.status == "success")
         assert again.machine == "two"
+
+        scripts = "".join(path.read_text() for path in (tmp_path / "scheduler/jobs").glob("*/script"))
+        assert "HERDBOOK_CACHE=" in scripts
+        assert "hf_of_this_host" not in scripts
 
         # the bucket has what one machine makes, byte for byte
         plan = plans.load(project.recipe, tmp_path / "local")

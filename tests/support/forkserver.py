@@ -14,6 +14,7 @@ is killed does too.
 import contextlib
 import importlib
 import json
+import marshal
 import os
 import selectors
 import signal
@@ -77,10 +78,15 @@ def serve(*, at_once=False):
 
 def other(environment, *modules):
     """Return the address of a server of other modules in an environment: one for all workers of a test run, and as long as that."""
-    asked = {"arguments": [OTHER, *modules], "environment": environment}
+    asked = marshal.dumps(
+        {
+            "arguments": [OTHER, *modules],
+            "environment": {os.fsencode(name): os.fsencode(value) for name, value in environment.items()},
+        }
+    )
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(os.environ[ADDRESS])
-        connection.sendall(json.dumps(asked).encode() + b"\n")
+        connection.sendall(len(asked).to_bytes(8, "little") + asked)
         return json.loads(connection.makefile().read())
 
 
@@ -234,6 +240,8 @@ def import_all(more=()):
     own = [module.name for module in pkgutil.walk_packages(herdbook.__path__, "herdbook.")]
     for name in (*IMPORTED, *more, *(name for name in own if not name.endswith("__main__"))):
         importlib.import_module(name)
+    for name in ("asked_here", "loaded", "tools"):  # see `follow`
+        importlib.import_module(f"support.{name}")
     for name in own:  # keys contain digests of the code, which is not read again by the processes
         parsed.module_digest(name)
         parsed.is_empty(name)
@@ -262,11 +270,14 @@ def prepare():
 
 def settle():
     """Let the processes share what is there, and end quickly."""
+    import atexit
     import gc
     import weakref
 
     for one in list(weakref.finalize._registry):
         one.atexit = False  # torch's, which take a process longer than all else when it ends
+    if compiler := sys.modules.get("torch._dynamo.utils"):
+        atexit.unregister(compiler.dump_compile_times)
     gc.collect()
     gc.freeze()  # pages of what is there stay shared
 
@@ -274,12 +285,14 @@ def settle():
 def question(connection):
     """Return what a program asks for, and its open files; None if it is gone."""
     content, files, _, _ = socket.recv_fds(connection, 1 << 20, 3)
-    while not content.endswith(b"\n"):
+    while len(content) < 8 or len(content) < 8 + int.from_bytes(content[:8], "little"):
         more = connection.recv(1 << 20)
         if not more:
             return None, files
         content += more
-    return json.loads(content), files
+    asked = marshal.loads(content[8:])  # noqa: S302 - from our own programs
+    environment = {os.fsdecode(name): os.fsdecode(value) for name, value in asked["environment"].items()}
+    return {**asked, "environment": environment}, files
 
 
 def become(asked, files):
@@ -316,11 +329,10 @@ def become(asked, files):
 
 def run(program):
     """Run a program's entry point and return its exit status."""
-    from huggingface_hub import constants
-
-    importlib.reload(constants)  # which are read from the environment
-    if "datasets.config" in sys.modules:  # likewise
-        importlib.reload(sys.modules["datasets.config"])
+    if _settings(os.environ) != SETTINGS:  # which they read when they are imported
+        for name in ("huggingface_hub.constants", "datasets.config"):
+            if name in sys.modules:
+                importlib.reload(sys.modules[name])
     if program == Path(WORKER).name:
         return interpret()
     if "herdbook.steps.release.step" in sys.modules:  # not in another server
@@ -333,6 +345,18 @@ def run(program):
     else:
         from herdbook.cli.main import main as entry
     return entry()
+
+
+def _settings(environment):
+    """Return the variables that libraries read when they are imported."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_", "XDG_", "HOME"))
+    }
+
+
+SETTINGS = _settings(os.environ)  # the server's own
 
 
 def follow():

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +59,9 @@ class Network:
         self._ended = contextlib.ExitStack()
 
     def __enter__(self):
+        for program in ("ip", "nsenter", "setpriv", "unshare"):
+            if shutil.which(program) is None:
+                pytest.skip(f"{program} is not installed: apt-get install iproute2 util-linux")
         if os.geteuid() != 0:
             pytest.skip("namespaces of networks need root")
         tried = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], check=False)

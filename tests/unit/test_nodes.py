@@ -13,6 +13,7 @@ from herdbook.cache.nodes import Nodes, check_sent
 from herdbook.cache.step import add, is_saved, save, take
 from herdbook.errors import CacheError
 from herdbook.files import sha256_file
+from herdbook.lock.evaluation import LockedDataSet
 from herdbook.plan.jobs import find, result_jobs
 from herdbook.steps.registry import run
 from support import tiny
@@ -97,6 +98,14 @@ def test_what_descends_from_a_gated_source_stays_here(recipe, bucket, tmp_path):
     assert names(found.away) == ["laser lasered.1"]
     assert set(found.withheld) == {"other"}
     assert found.withheld["other"] == len(found.here) - 2  # `fetch base` and its files
+
+
+def test_what_reads_gated_files_of_the_hub_is_done_where_the_token_is(recipe, bucket, tmp_path):
+    plan = plans.load(recipe, tmp_path / "results")
+    read = {"data_sets": {"q": LockedDataSet(repo="herd/q", revision="a" * 40, files=(), gated="auto")}}
+    found = Nodes(dataclasses.replace(plan, lock=plan.lock.model_copy(update=read)))
+    assert "evaluate mix" in names(found.here)
+    assert {job.rule for job in found.away} == {"laser", "moe", "routing"}
 
 
 def test_a_job_awaits_what_the_cache_lacks(built, bucket):

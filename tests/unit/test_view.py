@@ -433,3 +433,30 @@ def test_the_plugin_loads_little():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_job_on_a_machine_that_shares_no_disk_is_known_by_its_mark(monkeypatch):
+    build = Build(0.0, [job("laser", "cut.1", size=MB)])
+    where = "s3://herd/runs"
+    log = f"{where}/logs/laser/cut.1-abc.log"
+    build.begin(
+        1,
+        "laser",
+        0.0,
+        [f"{where}/marks/run/laser/cut.1-abc (send to storage)"],
+        [f"{log} (send to storage)"],
+        "herdbook laser",
+    )
+    run = build.fail(1, 2.0, [f"{log} (send to storage)"])
+    assert (run.label, run.expected_bytes, run.logs) == ("cut.1", MB, (log,))
+
+    class Store:
+        def __init__(self, place):
+            self.place = place
+
+        def read(self, name):
+            return b"first\nlast\n" if f"{self.place}/{name}" == log else None
+
+    monkeypatch.setattr(words, "S3Store", Store)
+    assert words.failure(run, 2.0)[1:] == [f"  log: {log}", "  | first", "  | last"]
+    assert words.last_lines(f"{where}/logs/none.log") == []

@@ -78,7 +78,7 @@ def repair(
         cache.remove(entry.name)
         product = known.get(entry.name)
         action = "removed; the next build that needs it rebuilds it"
-        if plan and product and product.exists:
+        if plan and product and product.exists and not cache.withheld(product):
             if _is_intact(entry, product):
                 cache.put(product, plan.recipe.release.name)
                 action = "restored from the results"

@@ -16,7 +16,8 @@ from herdbook.cache.cache import configured
 from herdbook.cache.product import products
 from herdbook.cache.s3 import SCHEME
 from herdbook.errors import CacheError
-from herdbook.plan import Evaluation, Part
+from herdbook.lock import LockedHubFile
+from herdbook.plan import Evaluation, FileLoss, Imatrix, Part
 from herdbook.plan.jobs import FILES, needed_results
 from herdbook.recipe import Adapter, Folder
 from herdbook.settings import CACHE
@@ -111,16 +112,22 @@ class Nodes:
         return [job for job in self.taken(paths) if job not in self._done]
 
     def _is_here(self, product: Product) -> bool:
-        job, plan = product.job, self._plan
+        job, lock = product.job, self._plan.lock
         if job.rule == FILES or self._cache.withheld(product):
             return True
-        if isinstance(job.subject, Evaluation):
-            return any(data_set.gated for data_set in plan.lock.data_sets.values())
-        if not isinstance(job.subject, Part) or job.rule not in {"fetch", "adapter"}:
-            return False
-        model = plan.nodes[job.subject.model].recipe
-        local = isinstance(model, Folder) or (isinstance(model, Adapter) and isinstance(model.adapter, str))
-        return local or (job.rule == "fetch" and bool(product.gated))
+        match job.subject:
+            case Evaluation():
+                return any(data_set.gated for data_set in lock.data_sets.values())
+            case Imatrix():
+                return isinstance(lock.imatrix, LockedHubFile) and bool(lock.imatrix.gated)
+            case FileLoss(locked=LockedHubFile() as locked):
+                return bool(locked.gated)
+            case Part() as part if job.rule == "fetch":
+                return bool(product.gated) or isinstance(self._plan.nodes[part.model].recipe, Folder)
+            case Part() as part if job.rule == "adapter":
+                model = self._plan.nodes[part.model].recipe
+                return isinstance(model, Adapter) and isinstance(model.adapter, str)
+        return False
 
 
 def check_sent(plan: Plan) -> None:

@@ -107,9 +107,15 @@ def list_(target: Target, json: Path | None) -> None:
 def add(target: Target) -> None:
     """Save all existing results of the recipe in the cache."""
     from herdbook.cache import step
+    from herdbook.cache.product import products
 
-    cache = target.open()
-    new, total = step.add(target.plan(), cache)
+    cache, plan = target.open(), target.plan()
+    new, total = step.add(plan, cache)
+    withheld = {name for product in products(plan) if product.exists for name in cache.withheld(product)}
+    if withheld:
+        say(
+            f"not stored: what descends from gated {', '.join(sorted(withheld))}, which `gated` does not name"
+        )
     say(
         f"{cache.store.place}: {humanize.plural(new, 'new entry', 'new entries')}, {total - new} already present"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import gguf
@@ -135,6 +136,7 @@ def names(small: Small) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+@lru_cache(maxsize=1)  # a folder and a GGUF are made of each, one after the other
 def weights(small: Small) -> dict[str, np.ndarray]:
     """Make the weights, float32 with values that the model's dtype holds exactly.
 
@@ -145,7 +147,7 @@ def weights(small: Small) -> dict[str, np.ndarray]:
     made = {}
     for name, shape in names(small).items():
         raw = stream.random_raw(int(np.prod(shape))).view("<u2").reshape(-1, 4)
-        values = (raw.sum(axis=1, dtype=np.int64) - 2 * 65535).astype(np.float32) / np.float32(2**20)
+        values = (raw.T.astype(np.int64).sum(axis=0) - 2 * 65535).astype(np.float32) / np.float32(2**20)
         if "norm" in name:
             values = values + np.float32(1)
         made[name] = rounded(values.reshape(shape), small.dtype)
@@ -196,7 +198,7 @@ def write_folder(small: Small, folder: Path) -> None:
         shards[list(shards)[number % 2]][name] = values
     weight_map = {}
     for shard, tensors in shards.items():
-        header, data = {"__metadata__": {"format": "pt"}}, b""
+        header, data = {"__metadata__": {"format": "pt"}}, bytearray()
         for name, values in tensors.items():
             piece = encoded(values, small.dtype)
             offsets = [len(data), len(data) + len(piece)]
