@@ -28,8 +28,9 @@ def threads(plan: Plan, subject: Subject | None, *, on_gpu: bool = False) -> int
     """
     match subject:
         case Part():
-            # One thread per matrix that is being reduced; copies take seconds and a single core.
-            return min(4, _worth(plan, subject)) if subject.reduced else 1
+            # One thread per matrix that is being reduced; copies take seconds and a single core, by which a cluster's profile
+            # knows that they need no GPU.
+            return min(4, max(2, _worth(plan, subject))) if subject.reduced else 1
         case Search():
             return MOST
         case Evaluation():
