@@ -176,6 +176,7 @@ def test_both_are_shown_then_published_once(made, published):
     ]
 
 
+@pytest.mark.slow
 def test_published_files_are_verified_against_the_published_weights(made, published):
     found = findings("keeper/Tiny-GGUF")
     assert status(found) == 0, [one for one in found if one.outcome is not Outcome.PASSED]

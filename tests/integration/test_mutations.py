@@ -234,6 +234,7 @@ def test_every_row_has_a_field(made, groups):
     assert {fact.file for fact in idle} <= NOT_HERE, idle
 
 
+@pytest.mark.slow
 def test_a_sample_of_fields(made, tmp_path, groups):
     day = dt.datetime.now(tz=dt.UTC).toordinal()
     first = day * SAMPLE % len(groups)

@@ -133,6 +133,7 @@ def checks(found):
     return {(one.level, one.check, one.outcome) for one in bad(found)}
 
 
+@pytest.mark.slow
 def test_what_needs_no_code_passes_and_what_does_is_unverified(built):
     found = findings(built, "recomputed", sample_bytes=None)
     assert status(found) == 9

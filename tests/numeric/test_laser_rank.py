@@ -189,6 +189,7 @@ def test_a_rule_is_written_as_people_write_it_and_knows_what_it_needs(written, l
     assert (rule.label, rule.assumes_noise, rule.needs_text) == (label, noise, text)
 
 
+@pytest.mark.slow
 def test_signal_to_noise_does_not_see_the_shape_where_laser_rmt_s_does():
     ours, theirs = [], []
     for rows, columns in [(240, 240), (960, 120), (120, 480)]:

@@ -433,6 +433,7 @@ def prepared(recipe, results):
     return plan, next(iter(plan.searches.values()))
 
 
+@pytest.mark.slow
 def test_threads_change_no_byte_of_a_search(folder, tmp_path, guarded):
     plan, planned = prepared(folder / "guarded.yaml", tmp_path)
     search(plan, planned, threads=3)
@@ -440,6 +441,7 @@ def test_threads_change_no_byte_of_a_search(folder, tmp_path, guarded):
     assert plan.layout.search(planned).read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, guarded):
     plan, planned = prepared(folder / "guarded.yaml", tmp_path)
     command = [forkserver.PROGRAMS / "herdbook", "search", planned.key]

@@ -483,6 +483,7 @@ def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, cap
     assert list(cache.entries()) == []
 
 
+@pytest.mark.slow
 def test_healing_removes_the_same_damaged_file_from_results_and_release(plan, tmp_path):
     """A hard link shares its bytes: what is damaged in the cache is damaged here too."""
     (tmp_path / "cache").mkdir()

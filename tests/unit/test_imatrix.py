@@ -222,7 +222,10 @@ def test_the_tokens_of_each_expert_are_printed():
     "key",
     [
         # ggml searches for seconds for the grid points of some types
-        pytest.param(key, marks=pytest.mark.slow if key in {"two IQ1_S", "two IQ2_M", "two IQ3_XXS"} else ())
+        pytest.param(
+            key,
+            marks=pytest.mark.slow if key in {"two IQ1_S", "two IQ2_M", "two IQ2_XXS", "two IQ3_XXS"} else (),
+        )
         for key in [*(key for key in PEER if key.startswith("two")), "narrow IQ4_XS", "narrow Q2_K_S"]
     ],
 )

@@ -164,6 +164,7 @@ def test_a_text_that_no_normalizer_changes_has_no_limit():
 MODULES = [f"model.layers.{number}.mlp.down_proj" for number in range(300)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -55,6 +55,7 @@ def without_keys(text):
     return re.sub(r"(?<=-)[0-9a-f]{12}(?![0-9a-f])", "0" * 12, text)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 def test_commands_print_what_the_page_says(release):
     before = ""  # functions that earlier commands defined

@@ -91,7 +91,10 @@ def rewrite(path, output, *, leave_out=(), rename=(), twice=()):
 # --- the same files as llama.cpp
 
 
-@pytest.mark.parametrize("name", MODELS)
+# One dense model and one mixture are fast tests; the others differ in shapes and numbers of experts.
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=() if one in {"narrow", "four"} else pytest.mark.slow) for one in MODELS]
+)
 def test_files_are_those_of_llama_cpp(herd, tmp_path, name):
     for method in MODELS[name].methods:
         record = quantize(herd(name), tmp_path / "made.gguf", method, threads=2)
@@ -315,7 +318,7 @@ def test_what_is_no_gguf_is_refused(tmp_path):
 # --- derivation
 
 
-@pytest.mark.parametrize("name", ["narrow", "odd", "eight"])
+@pytest.mark.parametrize("name", ["narrow", "odd", pytest.param("eight", marks=pytest.mark.slow)])
 def test_files_derive_from_their_safetensors(herd, tmp_path, name):
     folder, full = herd(name)
     made = quantize(herd(name), tmp_path / "made.gguf", "Q4_K_M", threads=2)

@@ -362,6 +362,7 @@ def wheel(herd, monkeypatch):
     return write
 
 
+@pytest.mark.slow
 def test_a_package_is_another_file_or_gone(herd, wheel):
     before = locks.load(herd.lock).sources["base"].revision
     assert herd.refresh()[2]["moved"] == 0

@@ -42,6 +42,7 @@ def test_a_template_is_wrong_if_transformers_does_not_compile_it(name):
     assert (reply([TEMPLATES["a macro"], text])["problem"] is None) == compiles == (name in TEMPLATES)
 
 
+@pytest.mark.slow
 def test_a_template_that_takes_too_long_or_is_too_long_is_ended(monkeypatch):
     monkeypatch.setattr(limits, "TEMPLATE_SECONDS", 0)
     template_syntax._wrong.cache_clear()

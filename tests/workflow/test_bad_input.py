@@ -166,6 +166,7 @@ def test_experts_of_different_shapes(project):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_full_disk_and_then_going_on(project):
     """A real disk of 80 kB is full in the middle of a build; after room was made, the build goes on."""

@@ -59,6 +59,7 @@ def modules(project, *configs):
     (project.root / "Snakefile").write_text("".join(texts) + REST)
 
 
+@pytest.mark.slow
 def test_twice_in_one_workflow_each_makes_its_own(project):
     project.snakemake("--workflow-profile", "none", "--until", "one_fetch", "two_fetch")
     ran = steps_of(project.logged())

@@ -398,6 +398,7 @@ def test_a_repository_that_was_cloned_empty_will_do(tmp_path, capsys):
     assert (tmp_path / "Snakefile").is_file()
 
 
+@pytest.mark.slow
 def test_a_wheel_has_what_it_takes(tmp_path, repository):
     """The package's files, put where the wheel puts them, and nothing of the checkout: a dry run knows every job."""
     target = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][

@@ -43,6 +43,7 @@ def test_quotation_renders_the_card_only(project):
     assert "Before" not in card
 
 
+@pytest.mark.slow
 def test_swapped_experts_remake_the_experts_and_the_routers(project):
     before = project.released_weights()
 
@@ -123,6 +124,7 @@ def add_code(project, module):
     path.write_text(path.read_text(encoding="utf-8") + "\nCHANGED = True\n", encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_code_of_a_step_remakes_its_results_and_code_that_makes_no_weights_none(project):
     project.own_code()
     for module in ("cli/plan.py", "steps/laser/reduce.py"):

@@ -68,6 +68,7 @@ def test_damaged_gguf_files(stage, wide, tmp_path, how, word):
     assert re.search(word, told.detail), told.detail
 
 
+@pytest.mark.slow
 def test_an_importance_matrix_is_near_and_other_weights_are_not(stage, wide, tmp_path):
     tensors, _, config = wide
     model = model_config(stage.herd / "wide-base")
@@ -90,6 +91,7 @@ def test_an_importance_matrix_is_near_and_other_weights_are_not(stage, wide, tmp
     assert "quantized weights" in unproven(found)
 
 
+@pytest.mark.slow
 def test_gguf_files_in_another_place_and_another_rope(stage, wide, tmp_path):
     tensors, _, config = wide
     model = model_config(stage.herd / "wide-base")
