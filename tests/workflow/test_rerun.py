@@ -77,6 +77,7 @@ def test_weight_of_a_source_remakes_what_depends_on_it(project):
     assert shards_made(rebuilds.would_run(project)) == {"other.1", "mix.expert2-1"}
 
 
+@pytest.mark.slow
 def test_renamed_parent_leaves_what_is_made_of_it_and_no_trace_of_its_name(project, tmp_path):
     """The release is that of a build from scratch under the new name."""
     rebuilds.edit(project, lambda recipe: rebuilds.rename(recipe, "base", "root"))
