@@ -16,8 +16,6 @@ from herdbook.tuning.tune import Tuning
 from support import tiny, tuned
 from support.verification import findings
 
-pytest.importorskip("cmaes")
-
 
 def loss(x, y, split, number):
     return tuned.bowl(x, y) + tuned.noise(split, number) * (1 + x / 10)

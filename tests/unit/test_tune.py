@@ -18,8 +18,6 @@ from herdbook.tuning.proposals import follow, proposed
 from herdbook.tuning.tune import Tuning
 from support import tiny, tuned
 
-pytest.importorskip("cmaes")
-
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):

@@ -6,7 +6,6 @@ from herdbook import lock as locks
 from support import tuned
 from support.project import Project
 
-pytest.importorskip("cmaes")
 SEARCH = {**tuned.SEARCH, "generations": 1, "population": 4}
 
 
