@@ -10,6 +10,7 @@ import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
+from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import needs, settings
 from herdbook.cache.nodes import Nodes, check_sent
@@ -24,6 +25,7 @@ from herdbook.progress import say
 from herdbook.signing.keys import PASSWORD_VARIABLE
 from herdbook.signing.signer import configured_signer
 from herdbook.tools import exclusive, installed
+from herdbook.tuning.build import are_of
 from snakemake.exceptions import WorkflowError
 from snakemake.io import flag
 from snakemake.path_modifier import PATH_MODIFIER_FLAG
@@ -40,8 +42,13 @@ PREFIX = workflow.modifier.path_modifier
 RESULTS = PREFIX.replace_prefix(settings.RESULTS.default)
 # Every step reads the settings from its environment. As params, they would cause a rerun for each recipe or machine that
 # shares the result.
+# `herdbook tune` builds trials in place of the recipe that they are of.
+configured = dict(config)
+if trials := settings.TRIALS.value:
+    if MAIN or are_of(trials, settings.RECIPE.configured(config)):
+        configured["recipe"] = trials
 try:
-    settings.pass_on(config, RESULTS, vars(workflow).setdefault("herdbook_settings", {}))
+    settings.pass_on(configured, RESULTS, vars(workflow).setdefault("herdbook_settings", {}))
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 # The environment is that of all modules, so the steps of each are given what is its own.
@@ -95,7 +102,7 @@ envvars:
 
 
 onsuccess:
-    if APART:
+    if APART and not trials:
         place = settings.CACHE.value
         say(
             f"all results are in {place}; make the release of them: snakemake --cores all --config cache={place}"
@@ -136,7 +143,9 @@ try:
     NODES = Nodes(PLAN) if APART else None
     if NODES and workflow.is_main_process:
         NODES.look_up()
-        check_sent(PLAN)
+        if trials:  # written just now, so git does not know them
+            workflow.configfiles += map(os.path.abspath, (PLAN.recipe_path, locks.path_for(PLAN.recipe_path)))
+        check_sent(PLAN, workflow.configfiles)
     if hub_folder := own_hub_folder():
         os.environ.update(HF_HUB_CACHE=str(hub_folder))
 except (HerdbookError, OSError) as error:

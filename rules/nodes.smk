@@ -53,3 +53,34 @@ for name in sorted({job.rule for job in NODES.away}):
             r"""
             herdbook {params.words} >{log:q} 2>&1
             """
+
+
+rule restore:
+    """
+    Take a file of the results from the cache to this host.
+    """
+    input:
+        lambda wildcards: marks([PLAN.layout.root / wildcards.file]),
+    output:
+        local(str(PLAN.layout.root / "{file}")),
+    log:
+        "logs/restore/{file}.log",
+    wildcard_constraints:
+        file=either(path.relative_to(PLAN.layout.root).as_posix() for path in NODES.files),
+    localrule: True
+    shell:
+        r"""
+        herdbook restore {output:q} >{log:q} 2>&1
+        """
+
+
+# Measurements of trials are read here. Snakemake would look for a file that is a target in its own storage, so each has a rule
+# with the file's name.
+for path in sorted(made_by("evaluate")) if trials else ():
+
+    rule:
+        name:
+            path
+        input:
+            local(path),
+        localrule: True

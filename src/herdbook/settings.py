@@ -171,6 +171,11 @@ RUN = Setting(
     "on machines that share no disk: the name of this run; a result that the cache does not accept is then a failure",
     keeps=True,
 )
+TRIALS = Setting(
+    "HERDBOOK_TRIALS",
+    "set by `herdbook tune`: the recipe of its trials, which the workflow builds in place of the recipe that they are of",
+    keeps=True,
+)
 PRICE_PER_HOUR = Setting(
     "HERDBOOK_PRICE_PER_HOUR",
     "the price of an hour, for the summary of a build",
@@ -196,6 +201,7 @@ SETTINGS = (
     CACHE,
     GATED,
     RUN,
+    TRIALS,
     PRICE_PER_HOUR,
     PINS,
     REQUIREMENT,

@@ -3,17 +3,20 @@
 The builds run side by side, since most of their time is waiting for the queue.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
+from functools import cached_property
 
 import pytest
 import yaml
 
+from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook.signing.keys import PASSWORD_VARIABLE, generate
-from support import forkserver, slurm, tiny
+from support import forkserver, slurm, tiny, tuned
 from support.project import Project
 
 pytestmark = pytest.mark.slow
@@ -37,6 +40,9 @@ MODELS = {
 OPTIONS = (
     "--profile", "profiles/slurm", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3",
 )  # fmt: skip
+SNAKEMAKE = """#!/bin/sh
+exec {python} -m snakemake "$@"
+"""
 WRAPPER = """#!/bin/sh
 {before}
 exec {herdbook} "$@"
@@ -49,13 +55,8 @@ class Herd(Project):
     def __init__(self, root, cluster, site, before):
         super().__init__(root)
         self.cluster = cluster
-        for seed, name in enumerate(("base", "other"), start=1):
-            tiny.write_model(root / "config" / name, seed=seed)
-        tiny.write_adapter(root / "config/adapter", root / "config/other", seed=3)
-        tiny.write_task(root / "config/task.yaml")
-        tiny.write_recipe(self.recipe, MODELS, evaluate={"tasks": ["task.yaml"], "models": ["mix"]})
+        self.write(root / "config")
         tiny.lock(self.recipe)
-        self.plan = plans.load(self.recipe)
         self.site = root / "config/cluster.yaml"
         self.site.write_text(yaml.safe_dump(site), encoding="utf-8")
         (root / "bin").mkdir()
@@ -64,6 +65,19 @@ class Herd(Project):
             WRAPPER.format(before=before, herdbook=forkserver.PROGRAMS / "herdbook"), encoding="utf-8"
         )
         herdbook.chmod(0o755)
+
+    def write(self, folder):
+        """Write models and a recipe."""
+        for seed, name in enumerate(("base", "other"), start=1):
+            tiny.write_model(folder / name, seed=seed)
+        tiny.write_adapter(folder / "adapter", folder / "other", seed=3)
+        tiny.write_task(folder / "task.yaml")
+        tiny.write_recipe(self.recipe, MODELS, evaluate={"tasks": ["task.yaml"], "models": ["mix"]})
+
+    @cached_property
+    def plan(self):
+        """The plan."""
+        return plans.load(self.recipe)
 
     def environment(self, *, forked=False):
         own = super().environment(forked=forked)
@@ -77,10 +91,13 @@ class Herd(Project):
 
     def start(self, *targets, python=sys.executable):
         """Start a build on the cluster, with an interpreter that its jobs have, too."""
+        self._start(python, "-m", "snakemake", *OPTIONS, "--", *map(str, targets))
+
+    def _start(self, *command):
         self.output = self.root / "output.txt"
         with self.output.open("w") as out:
             self.process = subprocess.Popen(
-                [python, "-m", "snakemake", *OPTIONS, "--", *map(str, targets)],
+                command,
                 cwd=self.root,
                 env=self.environment(),
                 stdout=out,
@@ -101,6 +118,21 @@ class Herd(Project):
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+class Searched(Herd):
+    """A project with a search, of which one trial is missing."""
+
+    def write(self, folder):
+        tuned.write(folder, tuned.ONE).rename(self.recipe)
+
+    def start(self):
+        """Start the search, with a Snakemake that is forked as its jobs are."""
+        self.lost = tuned.all_but_one(self.recipe, self.results)
+        program = self.root / "bin/snakemake"
+        program.write_text(SNAKEMAKE.format(python=forkserver.PYTHON), encoding="utf-8")
+        program.chmod(0o755)
+        self._start(self.root / "bin/herdbook", "tune", "--", *OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +170,8 @@ def herds(cluster, key, tmp_path_factory):
             f'case "$2" in {{key}}*) mkdir "{root}/doomed" 2>/dev/null && sleep 600;; esac',
         ),
     }
-    whole, short, lost = found.values()
+    found["searched"] = Searched(root / "searched", cluster, main, "")
+    whole, short, lost, searched = found.values()
     settings = {"recipe": "config/tiny.yaml", "signing_key": str(key)}
     (whole.root / "config/config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     wrapper = lost.root / "bin/herdbook"
@@ -154,6 +187,7 @@ def herds(cluster, key, tmp_path_factory):
     whole.start(python=forkserver.PYTHON)  # the cluster watches no process of its jobs
     short.start(short.shard("lasered"))
     lost.start(lost.shard("base"), lost.shard("other"))
+    searched.start()
 
     slurm.wait_for((root / "doomed").exists, "job that hangs")
     (job,) = lost.jobs(f"rule_fetch_wildcards_{lost.shard('base').stem}")
@@ -272,6 +306,19 @@ def test_jobs_are_told_what_they_must_know_and_no_key(herds, key):
         assert told[step]["HF_HUB_CACHE"] == f"{whole.root.parent}/cache/hub-{os.getuid()}"
         assert not [name for name, value in told[step].items() if value == str(key)]
     assert told["attest"]["HERDBOOK_SIGNING_KEY"] == str(key)
+
+
+def test_a_trial_of_a_search_is_a_job_as_any_other(herds):
+    searched = herds["searched"]
+    status, output = searched.finish()
+    assert status == 0, output
+    assert all(path.exists() for path in searched.lost)
+    (job,) = searched.jobs("rule_evaluate")
+    assert job["JobState"] == "COMPLETED"
+    assert searched.lost[0].stem in job["Comment"]
+    found = locks.load(locks.path_for(searched.recipe)).tuned["sum"].result
+    measured = json.loads(searched.lost[0].read_text(encoding="utf-8"))["tasks"]["validation"]["metrics"]
+    assert found.trials[2].score == measured["bits_per_byte"]["value"]
 
 
 def test_small_jobs_are_submitted_together(herds):

@@ -98,7 +98,7 @@ class Network:
 
     def jobs(self):
         """Return the jobs in the order in which they were submitted."""
-        folders = sorted((self.root / "scheduler/jobs").iterdir(), key=lambda path: int(path.name))
+        folders = sorted((self.root / "scheduler/jobs").glob("*"), key=lambda path: int(path.name))
         return [Job(folder) for folder in folders]
 
     def scheduler(self, what):

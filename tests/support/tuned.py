@@ -5,6 +5,9 @@ import math
 
 import yaml
 
+from herdbook import lock as locks
+from herdbook import recipe as recipes
+from herdbook.tuning.tune import Tuning
 from support import measured, tiny
 
 BASE = {
@@ -23,6 +26,7 @@ SEARCH = {
     "generations": 6,
     "population": 6,
 }
+ONE = {**SEARCH, "generations": 1, "population": 4}  # the smallest
 DOCUMENTS = {"validation": 24, "test": 40}
 
 
@@ -93,3 +97,24 @@ class ClosedForm:
 def noise(split, number):
     """Return what a document is harder than others: the same for all trials, and between -0.5 and 0.5."""
     return math.sin(12.9898 * number + len(split)) / 2
+
+
+def all_but_one(recipe_path, results):
+    """Make a search in closed form, then lose the measurement of a trial; return the files that it was.
+
+    What is left to do is one build of one trial, as after an interruption. It loses: closed forms find less loss than words
+    that no model was trained on have.
+    """
+    Tuning(
+        "sum",
+        recipes.load(recipe_path),
+        locks.load(locks.path_for(recipe_path)),
+        recipe_path,
+        results,
+        ClosedForm(lambda x, y, *_: bowl(x, y)),
+        lambda _: None,
+    ).run()
+    lost = sorted((results / "evaluations").glob("sum-trial-2-*"))
+    for path in lost:
+        path.unlink()
+    return lost

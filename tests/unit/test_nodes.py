@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -10,10 +11,12 @@ from herdbook import plan as plans
 from herdbook.cache import Cache, configured, nodes
 from herdbook.cache.folder import FolderStore
 from herdbook.cache.nodes import Nodes, check_sent
-from herdbook.cache.step import add, is_saved, save, take
+from herdbook.cache.step import add, hand_on_spent, is_saved, restore, save, take
 from herdbook.errors import CacheError
 from herdbook.files import sha256_file
+from herdbook.layout import Layout
 from herdbook.lock.evaluation import LockedDataSet
+from herdbook.needs import spent
 from herdbook.plan.jobs import find, result_jobs
 from herdbook.steps.registry import run
 from support import tiny
@@ -158,6 +161,37 @@ def test_a_result_that_the_cache_has_is_not_made_again_on_machines_that_share_no
     monkeypatch.setenv("HERDBOOK_RUN", "r")
     assert is_saved(built, job)
     assert not is_saved(built, find(result_jobs(built), "routing"))
+
+
+def test_what_a_job_took_comes_back_with_its_result(built, tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "cache"))
+    job, lone = (find(result_jobs(built), rule) for rule in ("laser", "routing"))
+    for one in (job, lone):
+        spent.note(built, one, time.time() - 3, 1)
+        save(built, one)
+    hand_on_spent(built, lone)  # on one disk: what is restored later, by whomever, cost nothing then
+    monkeypatch.setenv("HERDBOOK_RUN", "r")
+    hand_on_spent(built, job)
+    monkeypatch.setattr("herdbook.cache.cache.LEFT_OVER_S", -1)
+    assert not list(configured().left_over())
+
+    def taken(name):
+        plan = plans.load(built.recipe_path, tmp_path / name)
+        layout = Layout(plan.layout.root, name)
+        release = plan.recipe.release.model_copy(update={"name": name})
+        recipe = plan.recipe.model_copy(update={"release": release})
+        plan = dataclasses.replace(plan, layout=layout, recipe=recipe)
+        for one in (job, lone):
+            for path in find(result_jobs(plan), one.rule).outputs:
+                restore(plan, path)
+        return spent.spent(plan, layout.root)
+
+    (own,) = spent.spent(built, built.layout.root)["laser"]
+    assert own.seconds >= 3
+    assert taken("Tiny")["laser"] == [own]
+    assert taken("Tiny")["routing"] == [None]
+    assert taken("Other")["laser"] == [None]
 
 
 def test_without_a_bucket_nothing_begins(recipe, tmp_path, monkeypatch):

@@ -1,9 +1,12 @@
 """The workflow as a module of another one, and its targets."""
 
+import json
+
 import pytest
 
+from herdbook import lock as locks
 from herdbook import plan as plans
-from support import tiny
+from support import tiny, tuned
 from support.project import REPOSITORY, Project, steps_of
 
 MODELS = {
@@ -97,6 +100,30 @@ def test_a_release_of_a_module_is_that_of_the_workflow_itself(project, tmp_path)
         released = [root / "results/Tiny/release" / name for root in (project.root / "two", alone.root)]
         assert released[0].read_bytes() == released[1].read_bytes()
     assert "Nothing to be done" in project.snakemake("--workflow-profile", "none", "--dry-run").stdout
+
+
+@pytest.mark.slow
+def test_a_search_of_a_module_is_made_below_its_prefix(project):
+    folder = project.root / "config/one"
+    recipe = tuned.write(folder, tuned.ONE)
+    tiny.lock(recipe)
+    results = project.root / "one/results"
+    lost = tuned.all_but_one(recipe, results)
+    modules(project, {"recipe": "config/one/recipe.yaml"}, {"recipe": "config/two/tiny.yaml"})
+    done = project.snakemake("--workflow-profile", "none", "--dry-run", check=False)
+    assert "models.sum.search: nothing was tried yet. Run `herdbook tune`" in done.stdout + done.stderr
+
+    words = ("tune", "config/one/recipe.yaml", "--results", "one/results", "--", "--cores", "2")
+    done = project.herdbook(*words, "--workflow-profile", "none")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(path.exists() for path in lost)
+    ran = {rule for rule, _ in steps_of(project.logged())}
+    assert ran - {"one_files_a"} == {"one_fetch", "one_merge", "one_assemble_sum-trial-2", "one_evaluate"}
+    found = locks.load(locks.path_for(recipe)).tuned["sum"].result
+    measured = json.loads(lost[0].read_text(encoding="utf-8"))["tasks"]["validation"]["metrics"]
+    assert found.trials[2].score == measured["bits_per_byte"]["value"]
+    assert not (project.root / "two/results/shards").exists()
+    project.snakemake("--workflow-profile", "none", "--dry-run")  # now there is a plan
 
 
 def test_targets_and_another_directory(tmp_path):

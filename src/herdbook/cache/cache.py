@@ -5,6 +5,7 @@ An entry is a name in a store:
     open/<name>/<sha256 of a file>    its files, each under its digest
     open/<name>/entry.json            what they are; written last, once, and never changed: without it the entry does not exist
     open/<name>/uses/<release>        empty; its modification time is when the release last saved or restored the entry
+    open/<name>/spent/<release>       what its job took, if it was made for the release on a machine that shares no disk
 
 Results that descend from a gated source are below ``gated`` instead of ``open``. Names follow from keys
 (``Product.entry``), and files are named by their digests, so several builds may save the same result at once: the first
@@ -18,6 +19,7 @@ import json
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from herdbook.cache.store import Store, StoredFile
 
 ENTRY = "entry.json"
-USES = "uses"
+USES, SPENT = "uses", "spent"
 PLACES = ("open", "gated")
 DAY_S = 86400
 LEFT_OVER_S = DAY_S  # a file without an entry that is older than this does not belong to a running build
@@ -182,6 +184,17 @@ class Cache:
             restored.replace(path)
         self._use(entry.name, release)
 
+    def note_spent(self, product: Product, release: str, content: bytes) -> None:
+        """Keep the note of what a product's job took for a release; one that the store does not accept is lost."""
+        with suppress(CacheError):
+            self.store.write(f"{product.entry}/{SPENT}/{release}", content)
+
+    def spent(self, product: Product, release: str) -> bytes | None:
+        """Return the note of what a product's job took for a release; None if there is none."""
+        with suppress(CacheError):
+            return self.store.read(f"{product.entry}/{SPENT}/{release}")
+        return None
+
     def entries(self) -> Iterator[CacheEntry]:
         """Yield all entries that we may read."""
         files: dict[str, list[StoredFile]] = defaultdict(list)
@@ -200,7 +213,7 @@ class Cache:
                 if entry_name not in expected:
                     entry = self._read(entry_name)
                     digests = {sha256 for sha256, _ in entry.files.values()} if entry else set()
-                    expected[entry_name] = digests | ({ENTRY, USES} if entry else set())
+                    expected[entry_name] = digests | ({ENTRY, USES, SPENT} if entry else set())
                 inside = file.name.removeprefix(f"{entry_name}/").partition("/")[0]
                 if inside not in expected[entry_name] and time.time() - file.written > LEFT_OVER_S:
                     yield file

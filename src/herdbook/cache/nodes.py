@@ -85,6 +85,11 @@ class Nodes:
                 found[repository] = found.get(repository, 0) + 1
         return found
 
+    @cached_property
+    def files(self) -> frozenset[Path]:
+        """The files that the cache keeps, of all results of the build."""
+        return frozenset(path for product in self._products.values() for path in product.files.values())
+
     def look_up(self) -> None:
         """Look up which results exist, so that nothing awaits them.
 
@@ -130,10 +135,14 @@ class Nodes:
         return False
 
 
-def check_sent(plan: Plan) -> None:
+def check_sent(plan: Plan, others: Iterable[str | Path] = ()) -> None:
     """Check that Snakemake sends all files that jobs on other machines read beside the recipe.
 
     It sends what git tracks below the working folder, up to a size.
+
+    Args:
+        plan: The plan.
+        others: Further files that it sends.
 
     Raises:
         CacheError: If it does not send one of them.
@@ -144,7 +153,7 @@ def check_sent(plan: Plan) -> None:
         listed = subprocess.run(command, capture_output=True, check=False).stdout
     except FileNotFoundError:
         listed = b""
-    tracked = {name.decode() for name in listed.split(b"\0")}
+    tracked = {name.decode() for name in listed.split(b"\0")} | {_below(path) for path in others}
     problems = []
     for path in needed:
         name = _below(path)
@@ -173,7 +182,7 @@ def _beside_recipe(plan: Plan) -> Iterator[Path]:
         yield plan.beside_recipe(plan.imatrix.given.name)
 
 
-def _below(path: Path) -> str | None:
+def _below(path: str | Path) -> str | None:
     """Return a path relative to the working folder, without `..`; None if it is outside."""
     relative = os.path.relpath(path)
     return None if relative.startswith("..") else relative.replace(os.sep, "/")

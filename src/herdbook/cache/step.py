@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from herdbook.cache.cache import configured
 from herdbook.cache.product import products
 from herdbook.errors import CacheError
+from herdbook.files import atomic_writer
 from herdbook.plan.jobs import result_jobs
 from herdbook.progress import say
 from herdbook.settings import CACHE, RUN
@@ -42,7 +43,7 @@ def available(plan: Plan) -> dict[Path, Product]:
 
 
 def restore(plan: Plan, path: Path) -> None:
-    """Restore a file from the cache.
+    """Restore a file from the cache; with it, what its job took, if it was made for this release on another machine.
 
     Raises:
         CacheError: If no cache is configured, or it does not contain the file.
@@ -54,7 +55,13 @@ def restore(plan: Plan, path: Path) -> None:
     by_path = {file: product for product in products(plan) for file in product.files.values()}
     if path not in by_path:
         raise CacheError(f"{path}: is not a cacheable output of this recipe")
-    cache.restore(by_path[path], path, plan.recipe.release.name)
+    product, release = by_path[path], plan.recipe.release.name
+    cache.restore(product, path, release)
+    note = plan.layout.spent(product.job.rule, product.job.id)
+    # once for each product
+    if path == next(iter(product.files.values())) and (content := cache.spent(product, release)):
+        with atomic_writer(note) as file:
+            file.write(content)
 
 
 def take(plan: Plan, job: Job, make: Callable[[Job], None]) -> None:
@@ -136,6 +143,13 @@ def save(plan: Plan, job: Job) -> None:
         if RUN.value:
             raise
         say(f"warning: not saved in the cache: {error}")
+
+
+def hand_on_spent(plan: Plan, job: Job) -> None:
+    """Hand on the note of what a job took, on a machine that shares no disk: its result is restored elsewhere."""
+    cache, product, note = configured(), _product(plan, job), plan.layout.spent(job.rule, job.id)
+    if RUN.value and cache and product and not cache.withheld(product):
+        cache.note_spent(product, plan.recipe.release.name, note.read_bytes())
 
 
 def _product(plan: Plan, job: Job) -> Product | None:

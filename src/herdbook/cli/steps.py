@@ -93,7 +93,7 @@ def command(name: str) -> click.Command:
             return
         from herdbook import needs
         from herdbook import plan as plans
-        from herdbook.cache.step import is_saved, save, take
+        from herdbook.cache.step import hand_on_spent, is_saved, save, take
         from herdbook.needs import spent
         from herdbook.plan.jobs import all_jobs, find, result_jobs
         from herdbook.steps import registry
@@ -113,6 +113,7 @@ def command(name: str) -> click.Command:
         _report(plan, job, threads, time.time() - begun)
         if name not in DOCUMENTS:
             spent.note(plan, job, begun, needs.gpus(plan, job.subject, gpu_memory) if device != "cpu" else 0)
+            hand_on_spent(plan, job)
 
     decorated: Callable[..., None] = run
     for option in (*reversed(step.options), options.results, options.recipe):

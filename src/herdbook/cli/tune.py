@@ -20,30 +20,31 @@ if TYPE_CHECKING:
         "herdbook tune",
         "herdbook tune config/buttercup.yaml",
         "herdbook tune config/buttercup.yaml -- --profile profiles/slurm",
+        "herdbook tune recipes/small.yaml --results small/results -- --cores all",
     ),
 )
 @options.recipe
+@options.results
 @click.argument("words", nargs=-1, metavar="[RECIPE] [-- SNAKEMAKE_OPTIONS]")
-def command(recipe: Path, words: tuple[str, ...]) -> None:
+def command(recipe: Path, results: Path, words: tuple[str, ...]) -> None:
     """Find the numbers that a recipe's searches are for, by trial.
 
     Each trial of a model's `search` is built and measured by Snakemake, on all
     cores or as the options after -- have it. What was found is written into the
     lock: commit it, then build. Run it again after an interruption: what was
-    measured is not measured again.
+    measured is not measured again. --results is where Snakemake builds: below
+    the prefix, if the recipe is that of a module of another workflow.
     """
     from pathlib import Path
 
     from herdbook import lock as locks
     from herdbook import plan as plans
     from herdbook import recipe as recipes
-    from herdbook import settings
     from herdbook.errors import RecipeError
-    from herdbook.tuning.build import Snakemake, remove_recipe
+    from herdbook.tuning.build import Snakemake, path_of_trials, remove_recipe
     from herdbook.tuning.report import lines
-    from herdbook.tuning.tune import Tuning, path_of_trials
+    from herdbook.tuning.tune import Tuning
 
-    results = Path(settings.RESULTS.default)  # where Snakemake builds, whatever it is given
     if words and not words[0].startswith("-"):
         recipe, words = Path(words[0]), words[1:]
     content = recipes.load(recipe)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -11,15 +13,25 @@ import yaml
 from herdbook import lock as locks
 from herdbook.errors import StepError
 from herdbook.files import write_text
+from herdbook.settings import TRIALS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from herdbook.plan import Plan
 
 ALL_CORES = ("--cores", "all")
 HEAD = "# Written by `herdbook tune`: trials of a search. It is overwritten, and may be deleted.\n"
+
+
+def path_of_trials(recipe_path: Path) -> Path:
+    """Return the path of the recipe of trials, beside the recipe whose tasks and folders it names."""
+    return recipe_path.with_suffix(".trials.yaml")
+
+
+def are_of(trials: str, recipe: str) -> bool:
+    """Return whether a recipe of trials is that of a recipe, for a workflow that builds several."""
+    return path_of_trials(Path(recipe)).absolute() == Path(trials).absolute()
 
 
 class Snakemake:
@@ -40,7 +52,7 @@ class Snakemake:
             wanted: The files.
 
         Raises:
-            StepError: If Snakemake is not installed, or a job failed.
+            StepError: If Snakemake is not installed, or a job failed, or it built nothing.
         """
         program = shutil.which("snakemake")
         if program is None:
@@ -48,19 +60,16 @@ class Snakemake:
                 "snakemake is not installed. Install it with:\n  pip install 'herdbook[workflow]'"
             )
         write_recipe(plan)
-        command = [
-            program,
-            *self._arguments,
-            "--config",
-            f"recipe={plan.recipe_path}",
-            "--",
-            *map(str, wanted),
-        ]
-        if subprocess.run(command, check=False).returncode:
+        command = [program, *self._arguments, "--", *map(str, wanted)]
+        # Of several --config, Snakemake takes the last one alone, and a module has a configuration of its own.
+        environment = {**os.environ, TRIALS.variable: str(plan.recipe_path)}
+        if subprocess.run(command, env=environment, check=False).returncode:
             raise StepError(
                 "a trial could not be built; Snakemake has named the job and its log. What was measured is kept: run `herdbook tune` "
                 "again to go on"
             )
+        if missing := [path for path in wanted if not path.exists()]:
+            raise StepError(f"{missing[0]}: Snakemake did not make it. Leave out options with which it builds nothing")
 
 
 def write_recipe(plan: Plan) -> None:

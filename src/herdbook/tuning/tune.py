@@ -18,6 +18,7 @@ from herdbook.lock import LockedResult, LockedTrial, best_of
 from herdbook.plan.jobs import model_jobs
 from herdbook.plan.tuned import search_key, with_found
 from herdbook.recipe import Space, ancestry, search_of
+from herdbook.tuning.build import path_of_trials
 from herdbook.tuning.measured import Trial, check_splits, compared, gain_of, read_trial
 from herdbook.tuning.proposals import optimizer, proposed
 from herdbook.tuning.trials import trial_lock, trial_name, trial_recipe
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
 
     # Makes files of a plan: those of measurements, and what they need.
     Build = Callable[[Plan, Sequence[Path]], None]
-
-
-def path_of_trials(recipe_path: Path) -> Path:
-    """Return the path of the recipe of trials, beside the recipe whose tasks and folders it names."""
-    return recipe_path.with_suffix(".trials.yaml")
 
 
 class Tuning:
