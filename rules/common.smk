@@ -76,23 +76,33 @@ os.environ[settings.RUN.variable] = RUN
 # with the versions in the lock, from which all environments are made, whatever is installed here.
 DEPLOYED = {str(method) for method in workflow.deployment_settings.deployment_method}
 CONDA = "conda" in DEPLOYED
-# Snakemake would ignore another method: no image of Herdbook is published that a rule could name.
-if MAIN and (without := sorted(DEPLOYED - {"conda"})):
+CONTAINER = settings.CONTAINER.value if "apptainer" in DEPLOYED else ""
+# Snakemake would ignore another method. No image of Herdbook is published, so the rules name none but the setting's.
+if MAIN and (without := sorted(DEPLOYED - {"conda", "apptainer" if CONTAINER else ""})):
     raise WorkflowError(
         f"--software-deployment-method {' '.join(without)}: the rules name no containers and no modules, so it would have no effect. "
-        "Use conda; or build an image, and run Snakemake in it: apptainer build herdbook.sif envs/herdbook.def; "
-        "apptainer exec herdbook.sif snakemake --cores all (envs/README.md)"
+        "Use conda; or build an image: apptainer build herdbook.sif envs/herdbook.def; and name it: "
+        "--sdm apptainer --config container=herdbook.sif (envs/README.md)"
     )
+if CONTAINER and CONDA:
+    raise WorkflowError(
+        "conda environments are not made in a container: use one of --software-deployment-method conda and apptainer"
+    )
+if CONTAINER and "://" not in CONTAINER and not Path(CONTAINER).is_file():
+    raise WorkflowError(
+        f"container: {CONTAINER} does not exist. Build it: apptainer build {CONTAINER} envs/herdbook.def (envs/README.md)"
+    )
+if CONTAINER:
+
+    container: CONTAINER
+
+
 if CONDA:
     os.environ[settings.REQUIREMENT.variable] = installed.requirement()
     os.environ[settings.PINS.variable] = str(installed.root() / installed.LOCK)
-if APART and not MAIN:
+if APART and (CONDA or CONTAINER):
     raise WorkflowError(
-        "as a module of another workflow, Herdbook does not build on machines that share no disk"
-    )
-if APART and CONDA:
-    raise WorkflowError(
-        "conda environments are not made on machines that share no disk: their image contains the programs "
+        "no software is deployed on machines that share no disk: their image contains the programs "
         "(envs/README.md). Leave out --software-deployment-method."
     )
 
@@ -170,7 +180,7 @@ def made_by(rule):
 
 def missing_software():
     """Return a line for each program or package that a job of this run needs and that is not installed here."""
-    if CONDA:  # installs them into its environments
+    if CONDA or CONTAINER:  # which have them
         return []
     planned = {Path(file) for job in workflow.dag.needrun_jobs() for file in job.output}
     return needs.missing_software(job for job in JOBS if made(job) and planned.intersection(job.outputs))

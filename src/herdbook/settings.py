@@ -75,6 +75,17 @@ def parse_price(text: str) -> float:
     return price
 
 
+def parse_image(text: str) -> str:
+    """Return the address or path of an image of a container.
+
+    Raises:
+        ValueError: If it contains a space, which Snakemake and Apptainer do not take.
+    """
+    if re.search(r"\s", text):
+        raise ValueError(f"{text!r} contains a space, as no image of Apptainer may")
+    return text
+
+
 def parse_repositories(text: str) -> tuple[str, ...]:
     """Return names of repositories.
 
@@ -183,6 +194,13 @@ PRICE_PER_HOUR = Setting(
     parse=parse_price,
     form={"pattern": r"^(\s*[0-9_.]+([eE][-+]?[0-9]+)?\s*)?$", "exclusiveMinimum": 0},
 )
+CONTAINER = Setting(
+    "HERDBOOK_CONTAINER",
+    "with `--sdm apptainer`: the image in which all steps run, an address such as `docker://...` or the path of a file",
+    key="container",
+    parse=parse_image,
+    form={"type": ["string", "null"], "pattern": r"^\S*$"},
+)
 PINS = Setting(
     "HERDBOOK_PINS",
     "with `--sdm conda`: the lock of packages from which every environment is made; its versions are in the keys",
@@ -203,6 +221,7 @@ SETTINGS = (
     RUN,
     TRIALS,
     PRICE_PER_HOUR,
+    CONTAINER,
     PINS,
     REQUIREMENT,
 )

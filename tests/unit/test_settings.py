@@ -98,6 +98,7 @@ MEANINGLESS = [
     ({"gpu_memory": float("inf")}, "gpu_memory: 'inf' is not"),
     ({"gpu_memory": [80]}, "gpu_memory: expected text or a number"),
     *(({"price_per_hour": text}, f"price_per_hour: '{text}' is not a price") for text in ("cheap", -1, "nan", 0)),
+    ({"container": "my image.sif"}, "container: 'my image.sif' contains a space"),
     ({"account": "lab"}, "account: unknown setting"),
 ]  # fmt: skip
 

@@ -20,3 +20,27 @@ def conda(tmp_path, monkeypatch):
     tool.write_text(f'#!/bin/sh\ncase "$1" in\n{cases}\n  *) exit 1 ;;\nesac\n', encoding="utf-8")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+
+
+# Runs the command on this machine, after it has noted the image.
+APPTAINER = """#!/bin/sh
+case "$1" in --version) echo "apptainer version 1.3.6"; exit ;; esac
+while [ "$1" != exec ]; do shift; done
+shift
+while :; do case "$1" in --home | --bind | --pwd) shift 2 ;; -*) shift ;; *) break ;; esac; done
+echo "$@" | tr '\\n' ' ' >>{log}
+echo >>{log}
+shift
+exec "$@"
+"""
+
+
+@pytest.fixture
+def apptainer(tmp_path, monkeypatch):
+    """Put a stand-in for Apptainer on the PATH, without containers; return what it was asked for, when it has run."""
+    tool, log = tmp_path / "bin/apptainer", tmp_path / "apptainer.log"
+    tool.parent.mkdir(exist_ok=True)
+    tool.write_text(APPTAINER.format(log=log), encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    return log

@@ -81,7 +81,11 @@ def test_a_setting_that_is_not_understood_stops_before_anything_runs(project, se
 def test_a_method_of_deployment_without_effect_is_refused(project):
     said = failure(project, "--sdm", "conda", "apptainer")
     assert "--software-deployment-method apptainer: the rules name no containers" in said
-    assert "apptainer build herdbook.sif envs/herdbook.def" in said
+    assert "apptainer build herdbook.sif envs/herdbook.def; and name it" in said
+    said = failure(project, "--sdm", "apptainer", "--config", "container=no.sif")
+    assert "container: no.sif does not exist. Build it: apptainer build no.sif" in said
+    said = failure(project, "--sdm", "apptainer", "conda", "--config", "container=docker://herd/book")
+    assert "conda environments are not made in a container" in said
     assert not project.results.exists()
 
 

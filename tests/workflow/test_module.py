@@ -1,6 +1,7 @@
 """The workflow as a module of another one, and its targets."""
 
 import json
+import re
 
 import pytest
 
@@ -91,15 +92,24 @@ def test_what_is_wrong_with_the_config_of_a_module_is_named(project):
 
 
 @pytest.mark.slow
-def test_a_release_of_a_module_is_that_of_the_workflow_itself(project, tmp_path):
-    project.snakemake("--workflow-profile", "none")
+def test_a_release_of_a_module_is_that_of_the_workflow_itself_also_in_a_container(project, apptainer, tmp_path):
+    (project.root / "herdbook.sif").touch()
+    common = {"container": "herdbook.sif"}
+    modules(project, *({"recipe": f"config/{name}/tiny.yaml", **common} for name in ("one", "two")))
+    options = ("--workflow-profile", "none", "--software-deployment-method", "apptainer")
+    project.snakemake(*options)
+    asked = apptainer.read_text(encoding="utf-8").splitlines()
+    steps = re.findall(r"^herdbook.sif \S+ -c .* herdbook (\w+)", "\n".join(asked), re.MULTILINE)
+    ran = [rule for rule, _ in steps_of(project.logged())]
+    assert len(steps) == len(asked) == len(ran)
+    assert set(steps) == {"fetch", "files", "assemble", "moe", "routing", "card", "release", "attest", "verify"}
     alone = Project(tmp_path / "alone")
     write(alone, "two", 5)
     alone.snakemake("--config", "recipe=config/two/tiny.yaml")
     for name in ("SHA256SUMS", "claims.jsonl", "README.md"):
         released = [root / "results/Tiny/release" / name for root in (project.root / "two", alone.root)]
         assert released[0].read_bytes() == released[1].read_bytes()
-    assert "Nothing to be done" in project.snakemake("--workflow-profile", "none", "--dry-run").stdout
+    assert "Nothing to be done" in project.snakemake(*options, "--dry-run").stdout
 
 
 @pytest.mark.slow

@@ -159,8 +159,10 @@ def test_another_recipe_shares_what_it_has_in_common(project):
     assert project.run() == set()
 
 
-@pytest.mark.usefixtures("conda")
+@pytest.mark.usefixtures("conda", "apptainer")
 def test_another_environment_makes_nothing_again(project):
+    asked = ["--dry-run", "--sdm", "apptainer", "--config", "container=docker://herd/book:1"]
+    assert "Nothing to be done" in project.snakemake(*asked).stdout
     asked = ["--dry-run", "--sdm", "conda", "--config", "device=cuda"]
     assert "Nothing to be done" in project.snakemake(*asked).stdout
     # but for the profile, Snakemake would make all of it again
