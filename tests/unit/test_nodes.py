@@ -227,6 +227,7 @@ def test_files_that_snakemake_does_not_send_are_named(recipe, tmp_path, monkeypa
     git("init", "--quiet")
     git("add", *needed[:3])
     assert problems() == untracked[3:]
+    check_sent(plan, [tmp_path / needed[3]])  # which is sent without git
     git("add", needed[3])
     assert problems() == []
     with (tmp_path / needed[3]).open("ab") as file:

@@ -1,8 +1,10 @@
 """Searches over a merge: the optimizer's wiring against closed forms, resumption, and what is refused."""
 
 import json
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,11 +12,13 @@ from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.cli.main import main
-from herdbook.errors import RecipeError
+from herdbook.errors import RecipeError, StepError
 from herdbook.lock import best_of
 from herdbook.lock.searches import with_results
 from herdbook.plan.searched import at_least_start
+from herdbook.tuning.build import Snakemake, are_of, path_of_trials
 from herdbook.tuning.proposals import follow, proposed
+from herdbook.tuning.trials import trial_recipe
 from herdbook.tuning.tune import Tuning
 from support import tiny, tuned
 
@@ -286,3 +290,30 @@ def test_a_recipe_without_a_search_is_refused(tmp_path, monkeypatch, capsys):
 def test_a_search_has_not_more_trials_than_can_be_verified():
     with pytest.raises(ValueError, match="1,000,000 trials, over the limit of 10,000"):
         recipes.Search.model_validate({**tuned.SEARCH, "generations": 1000, "population": 1000})
+
+
+def test_snakemake_is_run_with_the_options_as_they_are_given(recipe, tmp_path, monkeypatch):
+    made = tmp_path / "made"
+    program = tmp_path / "bin/snakemake"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$HERDBOOK_TRIALS $@" >{tmp_path}/asked\ntouch {made}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    content = recipes.load(recipe)
+    validation, _ = content.models["sum"].search.tasks
+    trials = trial_recipe(content, "sum", {0: (0.5, 0.5)}, validation)
+    path = path_of_trials(tmp_path / "tiny.yaml")
+    plan = SimpleNamespace(recipe=trials, lock=locks.load(locks.path_for(recipe)), recipe_path=path)
+    build = Snakemake(["--config", "cache=s3://herd/cache"])
+    build(plan, [made])
+    assert (tmp_path / "asked").read_text().split() == [
+        str(path),
+        "--config",
+        "cache=s3://herd/cache",
+        "--",
+        str(made),
+    ]
+    assert are_of(str(path), str(tmp_path / "tiny.yaml"))
+    assert not are_of(str(path), str(tmp_path / "other.yaml"))
+    with pytest.raises(StepError, match="nothing: Snakemake did not make it. Leave out options"):
+        build(plan, [made, tmp_path / "nothing"])

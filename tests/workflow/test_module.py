@@ -92,7 +92,9 @@ def test_what_is_wrong_with_the_config_of_a_module_is_named(project):
 
 
 @pytest.mark.slow
-def test_a_release_of_a_module_is_that_of_the_workflow_itself_also_in_a_container(project, apptainer, tmp_path):
+def test_a_release_of_a_module_is_that_of_the_workflow_itself_also_in_a_container(
+    project, apptainer, tmp_path
+):
     (project.root / "herdbook.sif").touch()
     common = {"container": "herdbook.sif"}
     modules(project, *({"recipe": f"config/{name}/tiny.yaml", **common} for name in ("one", "two")))
@@ -102,7 +104,17 @@ def test_a_release_of_a_module_is_that_of_the_workflow_itself_also_in_a_containe
     steps = re.findall(r"^herdbook.sif \S+ -c .* herdbook (\w+)", "\n".join(asked), re.MULTILINE)
     ran = [rule for rule, _ in steps_of(project.logged())]
     assert len(steps) == len(asked) == len(ran)
-    assert set(steps) == {"fetch", "files", "assemble", "moe", "routing", "card", "release", "attest", "verify"}
+    assert set(steps) == {
+        "fetch",
+        "files",
+        "assemble",
+        "moe",
+        "routing",
+        "card",
+        "release",
+        "attest",
+        "verify",
+    }
     alone = Project(tmp_path / "alone")
     write(alone, "two", 5)
     alone.snakemake("--config", "recipe=config/two/tiny.yaml")

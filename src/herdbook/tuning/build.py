@@ -69,7 +69,9 @@ class Snakemake:
                 "again to go on"
             )
         if missing := [path for path in wanted if not path.exists()]:
-            raise StepError(f"{missing[0]}: Snakemake did not make it. Leave out options with which it builds nothing")
+            raise StepError(
+                f"{missing[0]}: Snakemake did not make it. Leave out options with which it builds nothing"
+            )
 
 
 def write_recipe(plan: Plan) -> None:
