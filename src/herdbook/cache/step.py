@@ -147,9 +147,12 @@ def save(plan: Plan, job: Job) -> None:
 
 def hand_on_spent(plan: Plan, job: Job) -> None:
     """Hand on the note of what a job took, on a machine that shares no disk: its result is restored elsewhere."""
-    cache, product, note = configured(), _product(plan, job), plan.layout.spent(job.rule, job.id)
-    if RUN.value and cache and product and not cache.withheld(product):
-        cache.note_spent(product, plan.recipe.release.name, note.read_bytes())
+    if not RUN.value:
+        return
+    cache, product = configured(), _product(plan, job)
+    if cache and product and not cache.withheld(product):
+        note = plan.layout.spent(job.rule, job.id).read_bytes()
+        cache.note_spent(product, plan.recipe.release.name, note)
 
 
 def _product(plan: Plan, job: Job) -> Product | None:
