@@ -37,7 +37,10 @@ CASES = [
         ("gpu_memory: 0", "gpu_memory: '0' is not a number of GB such as 80"),
         ("price_per_hour: cheap", "price_per_hour: 'cheap' is not a price"),
         ("gated: llama", "gated: 'llama' is not the name of a repository, owner/name"),
-        ("container: my image.sif", "container: 'my image.sif' contains a space, as no image of Apptainer may"),
+        (
+            "container: my image.sif",
+            "container: 'my image.sif' contains a space, as no image of Apptainer may",
+        ),
         ("cache: [here]", "cache: expected text or a number"),
     )
 ]
