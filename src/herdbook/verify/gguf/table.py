@@ -9,20 +9,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
-from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS
+from herdbook.architectures.conversion import (
+    HYPERPARAMETERS,
+    TOKENIZERS,
+    attention_factor,
+    original_length,
+    scaled_by,
+)
 from herdbook.architectures.defaults import default_of, value_of
 from herdbook.architectures.dense import rope_of
+from herdbook.architectures.gguf_equivalent import as_converted
 from herdbook.architectures.gguf_forms import EXPERT_COUNTS, form_of
 from herdbook.architectures.gguf_tensors import gguf_architecture
+from herdbook.architectures.layers import FULL, SLIDING
 from herdbook.verify.gguf.special import ADDS, IDS, special_entries, templates
 from herdbook.verify.gguf.tokens import TokenizerFiles, token_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from herdbook.architectures.gguf_forms import Form
     from herdbook.weights.gguf_header import Listed, Value
 
 FROM_CONFIG, FROM_TOKENIZER, FROM_RECIPE, FROM_TENSORS, FROM_CONVERTER = (
@@ -36,7 +45,7 @@ PRE = "tokenizer.ggml.pre"
 TEMPLATE = "tokenizer.chat_template"
 OWN = "*."  # the start of keys that begin with the architecture's name
 # Architectures whose width of rotary embeddings and number of rows of embeddings are written.
-_WITH_WIDTHS = ("llama", "smollm3")
+_WITH_WIDTHS = ("llama", "smollm3", "granitemoe")
 _ORIGINAL_LENGTH = "original_max_position_embeddings"
 _GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}  # llama.cpp's numbers
 QUANTIZATION_VERSION = 2  # ggml's, of the encodings
@@ -82,6 +91,16 @@ class Model:
     def architecture(self) -> str:
         """Its name in a GGUF."""
         return gguf_architecture(self.config)
+
+    @property
+    def form(self) -> Form | None:
+        """Its form."""
+        return form_of(self.config)
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """The ``config.json`` that the converter was given."""
+        return as_converted(self.config)
 
 
 def tokenizer_entries(
@@ -152,51 +171,54 @@ def origin_of(key: str) -> str | None:
 def _number(names: tuple[str, ...], kind: type, model: Model) -> Value | None:
     """Return the first of some settings, or its default, as an integer or a float."""
     for name in names:
-        if (given := model.config.get(name)) is not None:
+        if (given := model.settings.get(name)) is not None:
             return cast("Value", kind(given))
-    of_type = (default_of(model.config.get("model_type"), name) for name in names)
+    of_type = (default_of(model.settings.get("model_type"), name) for name in names)
     default = next((found for found in of_type if found is not None), None)
     return None if default is None else cast("Value", kind(default))
 
 
 def _head(model: Model) -> int | None:
-    width = value_of(model.config, "head_dim")
+    width = value_of(model.settings, "head_dim")
     return None if width is None else int(width)
 
 
 def _split(model: Model) -> int:
-    return int(model.config["hidden_size"]) // int(model.config["num_attention_heads"])
+    return int(model.settings["hidden_size"]) // int(model.settings["num_attention_heads"])
 
 
 def _length_of_head(model: Model) -> Value | May:
-    form = form_of(model.config)
-    if form and form.partial:  # the converter does not look at head_dim
+    form = model.form
+    if form and (form.partial or form.split_heads):  # the converter does not look at head_dim
         return May(_split(model))
     return _head(model) or May(_split(model))
 
 
 def _key_value_heads(model: Model) -> Value | May:
-    given = value_of(model.config, "num_key_value_heads")
-    return int(given) if given else May(int(model.config["num_attention_heads"]))
+    given = value_of(model.settings, "num_key_value_heads")
+    return int(given) if given else May(int(model.settings["num_attention_heads"]))
 
 
 def _base(model: Model) -> Value | None:
-    form = form_of(model.config)
+    form = model.form
     if form and "rope.freq_base" in form.unwritten:
         return None
-    if (section := (model.config.get("rope_parameters") or {}).get("full_attention")) is not None:
+    if (section := (model.settings.get("rope_parameters") or {}).get(FULL)) is not None:
         return float(section["rope_theta"])
-    given = model.config.get("rope_theta") or (model.config.get("rope_parameters") or {}).get("rope_theta")
+    given = model.settings.get("rope_theta") or (model.settings.get("rope_parameters") or {}).get(
+        "rope_theta"
+    )
     if given:
-        return rope_of(dict(model.config))[0]
+        return rope_of(dict(model.settings))[0]
     return _number(("rope_theta",), float, model)
 
 
 def _scaling(name: str, kind: type, model: Model) -> Value | None:
     """Return a setting of rotary embeddings that are scaled in a way that the converter writes."""
     if model.architecture == "phi3":  # of any way, and nothing else
-        return int(model.config[name]) if name == _ORIGINAL_LENGTH else None
-    _, settings = rope_of(dict(model.config))
+        return original_length(model.settings) if name == _ORIGINAL_LENGTH else None
+    of_all = (model.settings.get("rope_parameters") or {}).get(FULL)
+    _, settings = rope_of({**model.settings, "rope_parameters": of_all} if of_all else dict(model.settings))
     settings = settings or {}
     way = settings.get("rope_type", settings.get("type"))
     if way not in {"linear", "yarn"}:
@@ -207,10 +229,14 @@ def _scaling(name: str, kind: type, model: Model) -> Value | None:
     return None if given is None or (way == "linear" and name != "factor") else cast("Value", kind(given))
 
 
+def _of_long_contexts(model: Model) -> Value | None:
+    return attention_factor(model.settings) if scaled_by(model.settings, "longrope") else None
+
+
 def _local_base(model: Model) -> Value | None:
     if model.architecture != "gemma3":
         return None
-    section = (model.config.get("rope_parameters") or {}).get("sliding_attention") or {}
+    section = (model.settings.get("rope_parameters") or {}).get(SLIDING) or {}
     given = section.get("rope_theta")
     return _number(("rope_local_base_freq",), float, model) if given is None else float(given)
 
@@ -218,16 +244,16 @@ def _local_base(model: Model) -> Value | None:
 def _of_local(name: str, kind: type, model: Model) -> Value | None:
     """Return a setting that is written for models some of whose layers have a sliding window."""
     if model.architecture == "phi3" and name == "sliding_window":
-        return int(model.config.get(name) or 0)
-    form = form_of(model.config)
+        return int(model.settings.get(name) or 0)
+    form = model.form
     return _number((name,), kind, model) if form and form.local_layers else None
 
 
 def _of_rotary(model: Model) -> Value | May | None:
-    form = form_of(model.config)
+    form = model.form
     if form and form.partial:
-        rope = model.config.get("rope_parameters") or {}
-        share = rope.get("partial_rotary_factor", model.config.get("partial_rotary_factor", 1.0))
+        rope = model.settings.get("rope_parameters") or {}
+        share = rope.get("partial_rotary_factor", model.settings.get("partial_rotary_factor", 1.0))
         return int(float(share) * _split(model))
     return _length_of_head(model) if model.architecture in _WITH_WIDTHS else None
 
@@ -237,16 +263,18 @@ def _rows(model: Model) -> Value | None:
 
 
 def _parallel(model: Model) -> Value | None:
-    return bool(model.config.get("use_parallel_residual", True)) if model.architecture == "stablelm" else None
+    return (
+        bool(model.settings.get("use_parallel_residual", True)) if model.architecture == "stablelm" else None
+    )
 
 
 def _causal(model: Model) -> Value | None:
-    return False if model.config.get("is_causal") is False else None
+    return False if model.settings.get("is_causal") is False else None
 
 
 def _gating(model: Model) -> Value | Unknown | None:
     names = ("scoring_func", "score_function", "score_func", "moe_router_activation", "expert_selection_fn")
-    given = next((value for name in names if (value := model.config.get(name)) is not None), None)
+    given = next((value for name in names if (value := model.settings.get(name)) is not None), None)
     return None if given is None else _GATING.get(given, Unknown())
 
 
@@ -257,7 +285,13 @@ _MORE = {
     "expert_group_count": ("n_group",),
     "expert_group_used_count": ("topk_group",),
     "expert_feed_forward_length": ("moe_intermediate_size",),
-    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
+    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size", "shared_intermediate_size"),
+}
+_MULTIPLIERS = {  # of a Granite
+    "attention.scale": "attention_multiplier",
+    "embedding_scale": "embedding_multiplier",
+    "logit_scale": "logits_scaling",
+    "residual_scale": "residual_multiplier",
 }
 _SCALING = {
     "type": ("type", str),
@@ -287,7 +321,9 @@ _CONFIG_ROWS = (
     ("attn_logit_softcapping", partial(_of_local, "attn_logit_softcapping", float)),
     ("final_logit_softcapping", partial(_of_local, "final_logit_softcapping", float)),
     *((f"rope.scaling.{key}", partial(_scaling, *about)) for key, about in _SCALING.items()),
+    ("rope.scaling.attn_factor", _of_long_contexts),
     ("expert_gating_func", _gating),
+    *((key, partial(_number, (name,), float)) for key, name in _MULTIPLIERS.items()),
 )
 
 
