@@ -143,7 +143,6 @@ def test_every_parameter_comes_back(made):
         "qwen3",
         "phi3",
         "phi4-mini",
-        "stablelm-normed",
         "gemma3-scaled",
         "deepseek",
         "deepseek-shared",
