@@ -1,13 +1,9 @@
 """Each family that becomes GGUF, beside what llama.cpp's converter makes of it: tensors, sizes, hyperparameters."""
 
 import hashlib
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
-import gguf
 import numpy as np
 import pytest
 from safetensors.torch import load_file
@@ -21,41 +17,16 @@ from herdbook.steps.quantize.dequantize import load_dequantized
 from herdbook.steps.quantize.derive import derive, require_equal
 from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.steps.quantize.restored import RestoredTensors
-from herdbook.steps.quantize.source import tensors_of
 from herdbook.tools.converter import CONVERTER
 from herdbook.verify.gguf.compare import compare
 from herdbook.verify.gguf.table import Model, size_label, tokenizer_entries
 from herdbook.weights.gguf_file import read_gguf
 from herdbook.weights.gguf_header import parse_header
 from support import buttercup
+from support.gguf_families import PEER, families, with_derived, write_header
 from support.quantized import quantize_folder
 
-DATA = Path(__file__).parents[1] / "data" / "quantize"
-PEER = json.loads((DATA / "families.json").read_text(encoding="utf-8"))
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, DATA / f"{name}.py")
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-load("small_models")
-families = load("families")
 FAMILIES = list(families.CONFIGS)
-
-
-def write_header(path, name):
-    """Write the hyperparameters that the converter wrote, without a tokenizer."""
-    peer = PEER[name]
-    writer = gguf.GGUFWriter(str(path), peer["architecture"])
-    for key, (kind, value) in peer["fields"].items():
-        writer.add_key_value(key, value, gguf.GGUFValueType[kind])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    return read_gguf(path)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -65,10 +36,7 @@ def made(request, tmp_path_factory):
     folder, head, path = root / "model", root / "head.gguf", root / "made.gguf"
     families.write_folder(request.param, folder)
     header = write_header(head, request.param)
-    if names := [name for name, part in tensors_of(read_folder(folder)).items() if not part.sources]:
-        # the converter writes LongRoPE's factor with the tensors, but not if it writes the vocabulary alone
-        header.metadata.pop("phi3.rope.scaling.attn_factor", None)
-        _add_derived(header, families.config(request.param), names)
+    with_derived(header, folder)
     record = quantize_folder(folder, head, path, "BF16")
     return SimpleNamespace(name=request.param, folder=folder, head=head, path=path, record=record)
 
@@ -215,11 +183,11 @@ def test_factors_are_those_of_transformers():
     config = families.config("phi4-mini")
     theirs = Phi3Config(**config)
     plain = [5000.0 ** (-index / 6) for index in range(0, 6, 2)]
-    for length, name in ((64, "rope_factors_short.weight"), (65, "rope_factors_long.weight")):
+    for length, name in ((256, "rope_factors_short.weight"), (257, "rope_factors_long.weight")):
         scaled, factor = ROPE_INIT_FUNCTIONS["longrope"](theirs, "cpu", seq_len=length)
         assert np.allclose(np.array(plain) / derived(config, name), scaled.numpy(), rtol=1e-5)
         assert conversion.attention_factor(config) == pytest.approx(factor)
-    assert conversion.long_from(config) == 64
+    assert conversion.long_from(config) == 256
     assert conversion.long_from(families.config("phi3")) is None
 
 

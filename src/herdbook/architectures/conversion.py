@@ -51,6 +51,7 @@ HYPERPARAMETERS = {
 }
 # Numbers of layers of the Gemmas whose attention llama.cpp scales by hidden_size / num_attention_heads, not by head_dim.
 _27B = (46, 62)
+_NORMED_FROM = 64  # layers, with which a Command-R has norms of its heads, in llama.cpp
 NO_ROPE_INTERVAL = 4  # of SmolLM3's layers, in llama.cpp
 _NAMES = {"rope_theta", "rope_type", "type"}
 
@@ -87,6 +88,10 @@ def _layers_objection(form: Form, config: Mapping[str, Any]) -> str | None:
     """Return why single layers compute something else in llama.cpp."""
     if form.local_layers:
         return _gemma_objection(form, config)
+    if form.architecture == "command-r":
+        normed = config.get("num_hidden_layers", 0) >= _NORMED_FROM
+        wrong = normed != bool(config.get("use_qk_norm"))
+        return f"llama.cpp computes as if use_qk_norm were {normed} with so many layers" if wrong else None
     if form.architecture != "smollm3":
         return None
     interval = config.get("no_rope_layer_interval") or NO_ROPE_INTERVAL

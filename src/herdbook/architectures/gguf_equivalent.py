@@ -36,7 +36,13 @@ def as_converted(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: The model's ``config.json``, of a form that is converted.
     """
-    if (config.get("architectures") or [""])[0] != "DeepseekForCausalLM":
+    architecture = (config.get("architectures") or [""])[0]
+    if architecture == "CohereForCausalLM" and (length := config.get("model_max_length")):
+        return {
+            **config,
+            "max_position_embeddings": length,
+        }  # as the converter does; the other is what it was pretrained for
+    if architecture != "DeepseekForCausalLM":
         return dict(config)
     converted = {key: value for key, value in config.items() if key not in _OWN}
     converted |= {key: value_of(config, key) for key in _STATED}

@@ -152,8 +152,9 @@ def note_of(config: Mapping[str, Any]) -> str:
     if length is None:
         return ""
     return (
-        f"With a context of more than {length:,} tokens, llama.cpp uses the long factors of the rotary embeddings (LongRoPE) for every "
-        f"text, transformers only for texts that are longer. With a context of at most {length:,} tokens, both compute the same"
+        f"With a context of more than {length:,} tokens (which it rounds up to a multiple of 256), llama.cpp uses the long factors of "
+        "the rotary embeddings (LongRoPE) for every text, transformers only for texts that are longer. With a context of at most "
+        f"{length:,} tokens, both compute the same"
     )
 
 

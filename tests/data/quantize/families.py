@@ -139,7 +139,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "phi3-long": {
         "architectures": ["Phi3ForCausalLM"],
         "model_type": "phi3",
-        "original_max_position_embeddings": 64,
+        "original_max_position_embeddings": 256,
         "rope_scaling": {
             "type": "longrope",
             "long_factor": [1.0, 2.5, 4.0, 7.3],
@@ -150,7 +150,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "phi4-mini": {
         "architectures": ["Phi3ForCausalLM"],
         "model_type": "phi3",
-        "original_max_position_embeddings": 64,
+        "original_max_position_embeddings": 256,
         "partial_rotary_factor": 0.75,
         "rope_scaling": {
             "type": "longrope",
@@ -169,6 +169,33 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layer_norm_eps": 1e-5,
         "qk_layernorm": True,
     },
+    "granite": {
+        "architectures": ["GraniteForCausalLM"],
+        "model_type": "granite",
+        "attention_multiplier": 0.21,
+        "embedding_multiplier": 3.5,
+        "logits_scaling": 2.5,
+        "residual_multiplier": 0.4,
+        "tie_word_embeddings": True,
+    },
+    "olmo2": {"architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2"},
+    "command-r": {
+        "architectures": ["CohereForCausalLM"],
+        "model_type": "cohere",
+        "layer_norm_eps": 1e-5,
+        "logit_scale": 0.3,
+        "model_max_length": 1024,
+        "tie_word_embeddings": True,
+    },
+    "command-r-normed": {
+        "architectures": ["CohereForCausalLM"],
+        "model_type": "cohere",
+        "layer_norm_eps": 1e-5,
+        "logit_scale": 0.3,
+        "num_hidden_layers": 64,
+        "tie_word_embeddings": True,
+        "use_qk_norm": True,
+    },
     "deepseek": {**DEEPSEEK, "n_shared_experts": None},
     "deepseek-shared": {**DEEPSEEK, "attention_bias": True, "n_shared_experts": 1},
 }
@@ -179,7 +206,9 @@ def config(name: str) -> dict[str, Any]:
     settings = COMMON | CONFIGS[name]
     if name.startswith("stablelm"):
         del settings["rms_norm_eps"], settings["head_dim"]
-    if name.startswith("phi"):
+    if name.startswith("command-r"):
+        del settings["rms_norm_eps"]
+    if name.startswith(("phi", "granite", "olmo2", "command-r")):
         del settings["head_dim"]
     return settings
 
@@ -197,9 +226,17 @@ def names(name: str) -> dict[str, tuple[int, ...]]:
         shapes["lm_head.weight"] = (VOCABULARY, HIDDEN)
     for layer in range(settings["num_hidden_layers"]):
         prefix = f"model.layers.{layer}"
-        shapes[f"{prefix}.input_layernorm.weight"] = (HIDDEN,)
-        if not settings.get("use_parallel_residual"):
+        if name != "olmo2":
+            shapes[f"{prefix}.input_layernorm.weight"] = (HIDDEN,)
+        if not settings.get("use_parallel_residual") and not name.startswith("command-r"):
             shapes[f"{prefix}.post_attention_layernorm.weight"] = (HIDDEN,)
+        if name == "olmo2":
+            shapes[f"{prefix}.post_feedforward_layernorm.weight"] = (HIDDEN,)
+            shapes[f"{prefix}.self_attn.q_norm.weight"] = (HEADS * HEAD_DIM,)
+            shapes[f"{prefix}.self_attn.k_norm.weight"] = (KV_HEADS * HEAD_DIM,)
+        if settings.get("use_qk_norm"):
+            shapes[f"{prefix}.self_attn.q_norm.weight"] = (HEADS, HEAD_DIM)
+            shapes[f"{prefix}.self_attn.k_norm.weight"] = (KV_HEADS, HEAD_DIM)
         if name.startswith("stablelm"):
             for norm in ("input_layernorm", "post_attention_layernorm"):
                 if f"{prefix}.{norm}.weight" in shapes:

@@ -45,7 +45,7 @@ PRE = "tokenizer.ggml.pre"
 TEMPLATE = "tokenizer.chat_template"
 OWN = "*."  # the start of keys that begin with the architecture's name
 # Architectures whose width of rotary embeddings and number of rows of embeddings are written.
-_WITH_WIDTHS = ("llama", "smollm3", "granitemoe")
+_WITH_WIDTHS = ("llama", "smollm3", "granite", "granitemoe")
 _ORIGINAL_LENGTH = "original_max_position_embeddings"
 _GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}  # llama.cpp's numbers
 QUANTIZATION_VERSION = 2  # ggml's, of the encodings
@@ -217,6 +217,8 @@ def _scaling(name: str, kind: type, model: Model) -> Value | None:
     """Return a setting of rotary embeddings that are scaled in a way that the converter writes."""
     if model.architecture == "phi3":  # of any way, and nothing else
         return original_length(model.settings) if name == _ORIGINAL_LENGTH else None
+    if model.architecture == "command-r":
+        return "none" if name == "type" else None
     of_all = (model.settings.get("rope_parameters") or {}).get(FULL)
     _, settings = rope_of({**model.settings, "rope_parameters": of_all} if of_all else dict(model.settings))
     settings = settings or {}
@@ -287,11 +289,11 @@ _MORE = {
     "expert_feed_forward_length": ("moe_intermediate_size",),
     "expert_shared_feed_forward_length": ("shared_expert_intermediate_size", "shared_intermediate_size"),
 }
-_MULTIPLIERS = {  # of a Granite
-    "attention.scale": "attention_multiplier",
-    "embedding_scale": "embedding_multiplier",
-    "logit_scale": "logits_scaling",
-    "residual_scale": "residual_multiplier",
+_MULTIPLIERS = {  # of a Granite, and of a Command-R
+    "attention.scale": ("attention_multiplier",),
+    "embedding_scale": ("embedding_multiplier",),
+    "logit_scale": ("logits_scaling", "logit_scale"),
+    "residual_scale": ("residual_multiplier",),
 }
 _SCALING = {
     "type": ("type", str),
@@ -323,7 +325,7 @@ _CONFIG_ROWS = (
     *((f"rope.scaling.{key}", partial(_scaling, *about)) for key, about in _SCALING.items()),
     ("rope.scaling.attn_factor", _of_long_contexts),
     ("expert_gating_func", _gating),
-    *((key, partial(_number, (name,), float)) for key, name in _MULTIPLIERS.items()),
+    *((key, partial(_number, names, float)) for key, names in _MULTIPLIERS.items()),
 )
 
 
