@@ -2,25 +2,13 @@
 
 import importlib.metadata
 
-import numpy as np
 import pytest
 
-from herdbook.steps.evaluate.llama_runtime import VERSION, Runtime
-from support.gguf_families import LLAMA3, families, logits, write_file
+from herdbook.steps.evaluate.llama_runtime import VERSION
+from support.gguf_families import LONG, RUNS, TOKENS, computed, distance, families, logits, write_file
 
-NEAR = 1e-4  # of the largest logit
+NEAR = 1e-4
 OTHER = 1e-2  # by which a file that computes something else differs, at least
-LONG = ("phi3-long", "phi4-mini")
-TOKENS = [(7 * number * number + 3 * number) % families.VOCABULARY for number in range(400)]
-EXPERTS = {"num_experts_per_tok": 2, "norm_topk_prob": True}
-CASES = [
-    *((name, 40, {}) for name in families.CONFIGS),
-    *((name, length, {}) for name in LONG for length in (200, 300)),
-    ("gemma3-scaled", 300, {}),
-    ("deepseek", 40, {"rope_scaling": LLAMA3}),
-    ("deepseek-shared", 40, {"rope_scaling": LLAMA3}),
-    *((name, 40, EXPERTS) for name in ("deepseek", "deepseek-shared", "qwen2_moe", "qwen3_moe")),
-]
 
 
 @pytest.fixture(autouse=True)
@@ -33,22 +21,8 @@ def installed():
         pytest.skip(f"needs pip install llama-cpp-python=={VERSION}")
 
 
-def computed(path, tokens, context=0):
-    """Return what llama.cpp computes, with a context of so many tokens."""
-    runtime = Runtime(path, max(context, len(tokens)), 1)
-    try:
-        return runtime.logits(tokens)
-    finally:
-        runtime.close()
-
-
-def distance(ours, theirs):
-    """Return the largest difference, of the largest logit."""
-    return np.abs(ours - theirs).max() / np.abs(theirs).max()
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "length", "changes"), CASES)
+@pytest.mark.parametrize(("name", "length", "changes"), RUNS)
 def test_logits_are_those_of_the_model(tmp_path, name, length, changes):
     folder, path = write_file(tmp_path, name, **changes)
     assert distance(computed(path, TOKENS[:length]), logits(folder, TOKENS[:length])) < NEAR

@@ -10,6 +10,7 @@ import gguf
 import torch
 from safetensors.torch import load_file
 
+from herdbook.steps.evaluate.llama_runtime import Runtime
 from herdbook.steps.quantize.convert import _add_derived
 from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.steps.quantize.source import tensors_of
@@ -81,8 +82,11 @@ def logits(folder, tokens):
         return model(torch.tensor([tokens])).logits[0].numpy()
 
 
-def plain_deepseek(config, tensors, tokens):
-    """Compute a mixture of DeepSeek's kind as its family is defined: Llama's attention; weights of chosen experts divided by their sum."""
+def plain_deepseek(config, tensors, tokens, see=lambda *_: None):
+    """Compute a mixture of DeepSeek's kind as its family is defined: Llama's attention; weights of chosen experts divided by their sum.
+
+    ``see`` is called with each matrix's name and input.
+    """
     weights = {name: tensor.double() for name, tensor in tensors.items()}
     heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
     width, count = config["hidden_size"] // heads, len(tokens)
@@ -91,6 +95,7 @@ def plain_deepseek(config, tensors, tokens):
         return x / (x.square().mean(-1, keepdim=True) + config["rms_norm_eps"]).sqrt() * weights[name]
 
     def linear(x, name):
+        see(f"{name}.weight", x.reshape(-1, x.shape[-1]))
         bias = weights.get(f"{name}.bias")
         product = x @ weights[f"{name}.weight"].T
         return product if bias is None else product + bias
@@ -148,3 +153,30 @@ def _frequencies(config, width):
         }
         return ROPE_INIT_FUNCTIONS["llama3"](LlamaConfig(**kept), "cpu")[0].double()
     return torch.tensor([config["rope_theta"] ** (-index / width) for index in range(0, width, 2)]).double()
+
+
+def computed(path, tokens, context=0):
+    """Return the logits that llama.cpp computes after each of some tokens, with a context of so many tokens."""
+    runtime = Runtime(path, max(context, len(tokens)), 1)
+    try:
+        return runtime.logits(tokens)
+    finally:
+        runtime.close()
+
+
+def distance(ours, theirs):
+    """Return the largest difference of logits, as a share of the largest logit."""
+    return float(abs(ours - theirs).max() / abs(theirs).max())
+
+
+TOKENS = [(7 * number * number + 3 * number) % families.VOCABULARY for number in range(400)]
+LONG = ("phi3-long", "phi4-mini")
+_ALL = {"num_experts_per_tok": 2, "norm_topk_prob": True}
+# What is compared: a family, the number of tokens, and changes of config.json.
+RUNS = [
+    *((name, 40, {}) for name in families.CONFIGS),
+    *((name, length, {}) for name in LONG for length in (200, 300)),
+    ("gemma3-scaled", 300, {}),
+    *((name, 40, {"rope_scaling": LLAMA3}) for name in ("deepseek", "deepseek-shared", "granite")),
+    *((name, 40, _ALL) for name in ("deepseek", "deepseek-shared", "qwen2_moe", "qwen3_moe")),
+]

@@ -115,8 +115,8 @@ YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 
 CASES = [
     Case(
         "`quantize` of another architecture",
-        quantized(model_type="granite", architectures=["GraniteForCausalLM"]),
-        f"{START}the architecture GraniteForCausalLM is not supported",
+        quantized(model_type="helium", architectures=["HeliumForCausalLM"]),
+        f"{START}the architecture HeliumForCausalLM is not supported",
     ),
     Case(
         "`quantize` of a mixture whose routers llama.cpp computes otherwise",
