@@ -19,7 +19,8 @@ from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.steps.quantize.restored import RestoredTensors
 from herdbook.tools.converter import CONVERTER
 from herdbook.verify.gguf.compare import compare
-from herdbook.verify.gguf.table import Model, size_label, tokenizer_entries
+from herdbook.verify.gguf.model import Model
+from herdbook.verify.gguf.table import size_label, tokenizer_entries
 from herdbook.weights.gguf_file import read_gguf
 from herdbook.weights.gguf_header import parse_header
 from support import buttercup
