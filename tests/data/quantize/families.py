@@ -60,8 +60,8 @@ DEEPSEEK = {
     "architectures": ["DeepseekForCausalLM"],
     "model_type": "deepseek",
     "moe_intermediate_size": EXPERT_FFN,
-    "n_routed_experts": EXPERTS,
-    "num_experts_per_tok": 1,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
     "norm_topk_prob": True,
     "scoring_func": "softmax",
     "first_k_dense_replace": 0,
@@ -266,8 +266,9 @@ def names(name: str) -> dict[str, tuple[int, ...]]:
             shapes[f"{prefix}.self_attn.k_norm.weight"] = (HEAD_DIM,)
         mlps = {"mlp": FFN}
         if name.endswith("moe") or name.startswith("deepseek"):
-            shapes[f"{prefix}.mlp.gate.weight"] = (EXPERTS, HIDDEN)
-            mlps = {f"mlp.experts.{expert}": EXPERT_FFN for expert in range(EXPERTS)}
+            count = settings.get("n_routed_experts", EXPERTS)
+            shapes[f"{prefix}.mlp.gate.weight"] = (count, HIDDEN)
+            mlps = {f"mlp.experts.{expert}": EXPERT_FFN for expert in range(count)}
             if name == "qwen2_moe":
                 mlps["mlp.shared_expert"] = SHARED_FFN
                 shapes[f"{prefix}.mlp.shared_expert_gate.weight"] = (1, HIDDEN)

@@ -52,7 +52,10 @@ def in_another_class(name: str, folder: Path) -> None:
         if tensor != "__metadata__"
     }
     config = families.config(name)
-    config |= {"intermediate_size": config["moe_intermediate_size"], "num_local_experts": families.EXPERTS}
+    config |= {
+        "intermediate_size": config["moe_intermediate_size"],
+        "num_local_experts": config["n_routed_experts"],
+    }
     if name == "deepseek":
         config |= {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "sliding_window": None}
         renamed = {}
@@ -74,7 +77,10 @@ def in_another_class(name: str, folder: Path) -> None:
             of = {
                 each: [
                     tensors[f"{prefix}.mlp.{place}.{each}_proj.weight"]
-                    for place in (*(f"experts.{n}" for n in range(families.EXPERTS)), "shared_experts")
+                    for place in (
+                        *(f"experts.{n}" for n in range(config["n_routed_experts"])),
+                        "shared_experts",
+                    )
                 ]
                 for each in ("gate", "up", "down")
             }
