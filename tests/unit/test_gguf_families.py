@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gguf.quants import dequantize
 from safetensors.torch import load_file
 
 from herdbook.architectures import conversion
@@ -17,10 +18,12 @@ from herdbook.steps.quantize.dequantize import load_dequantized
 from herdbook.steps.quantize.derive import derive, require_equal
 from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.steps.quantize.restored import RestoredTensors
+from herdbook.steps.quantize.source import tensors_of
 from herdbook.tools.converter import CONVERTER
 from herdbook.verify.gguf.compare import compare
 from herdbook.verify.gguf.model import Model
 from herdbook.verify.gguf.table import size_label, tokenizer_entries
+from herdbook.verify.gguf_rows import WeightRows
 from herdbook.weights.gguf_file import read_gguf
 from herdbook.weights.gguf_header import parse_header
 from support import buttercup
@@ -102,6 +105,24 @@ def test_every_parameter_comes_back(made):
     ours = loaded.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_rows_by_ranges_are_those_of_the_file(made):
+    model = read_folder(made.folder)
+    content = (made.folder / "model.safetensors").read_bytes()
+    spans = {name: span for name, (_, span) in model.tensors.items()}
+
+    def read(name, start, stop):
+        return content[spans[name].start :][start:stop]
+
+    rows = WeightRows(tensors_of(model), spans, read)
+    file = read_gguf(made.path)
+    for tensor in file.tensors.values():
+        if rows.parts[tensor.name].sources:
+            first = tensor.rows // 3
+            found = rows.of(tensor, first, tensor.rows - first)
+            expected = dequantize(file.read_rows(tensor, first, tensor.rows - first), tensor.type)
+            assert np.array_equal(found, expected.reshape(found.shape)), tensor.name
 
 
 @pytest.mark.slow
