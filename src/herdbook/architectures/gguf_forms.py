@@ -284,6 +284,18 @@ FORMS: dict[str, Form] = {
         stated=("rms_norm_eps", "rope_theta"),
         split_heads=True,
     ),
+    "SeedOssForCausalLM": Form(
+        "seed_oss",
+        _attention(False, "qkv"),
+        _mlp(),
+        (
+            Piece("attn_norm", "input_layernorm"),
+            Piece("post_attention_norm", "post_attention_layernorm"),
+        ),
+        scaling=("default",),
+        readers=("bytes",),
+        stated=("head_dim", "num_key_value_heads", "rms_norm_eps", "rope_theta"),
+    ),
     "CohereForCausalLM": Form(
         "command-r",
         (

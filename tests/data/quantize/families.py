@@ -179,6 +179,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "olmo2": {"architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2"},
+    "seed-oss": {
+        "architectures": ["SeedOssForCausalLM"],
+        "model_type": "seed_oss",
+        "attention_bias": True,
+        "attention_out_bias": False,
+    },
     "command-r": {
         "architectures": ["CohereForCausalLM"],
         "model_type": "cohere",
@@ -259,7 +265,7 @@ def names(name: str) -> dict[str, tuple[int, ...]]:
                     norm = f"{prefix}.self_attn.{projection}_layernorm.norms.{head}.weight"
                     shapes[norm] = (HEAD_DIM,)
         shapes[f"{prefix}.self_attn.o_proj.weight"] = (HIDDEN, HEADS * HEAD_DIM)
-        if settings.get("attention_bias"):
+        if settings.get("attention_out_bias", settings.get("attention_bias")):
             shapes[f"{prefix}.self_attn.o_proj.bias"] = (HIDDEN,)
         if name.startswith(("qwen3", "gemma3")):
             shapes[f"{prefix}.self_attn.q_norm.weight"] = (HEAD_DIM,)
