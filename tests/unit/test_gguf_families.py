@@ -33,7 +33,10 @@ from support.quantized import quantize_folder
 FAMILIES = list(families.CONFIGS)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "command-r-normed")) for name in FAMILIES],
+)
 def made(request, tmp_path_factory):
     """Make the full-width file of a family."""
     root = tmp_path_factory.mktemp(request.param)
