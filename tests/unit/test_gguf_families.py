@@ -319,8 +319,26 @@ FACTORS = {"long_factor": [2.0] * 3, "short_factor": [1.0] * 3}
         ),
         (
             "phi3",
+            {"rope_scaling": {"type": "su", **FACTORS, "factor": 0}},
+            "as if factor of the rotary embeddings were 1, and config.json has 0",
+        ),
+        (
+            "phi3",
             {"rope_scaling": {"type": "su", **FACTORS, "attention_factor": 1.2}},
             "as if attention_factor of the rotary embeddings were 1, and config.json has 1.2",
+        ),
+        *(
+            (
+                "phi4-mini",
+                {"original_max_position_embeddings": length},
+                f"original_max_position_embeddings is {length!r}, which is no length",
+            )
+            for length in (0, 1, -4, "4096", 4096.5)
+        ),
+        (
+            "phi3",
+            {"rope_scaling": {"type": "su", **FACTORS, "factor": "four"}},
+            "as if factor of the rotary embeddings were 1, and config.json has four",
         ),
         (
             "phi3",

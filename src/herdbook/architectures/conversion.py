@@ -144,8 +144,8 @@ def scaled_by(config: Mapping[str, Any], way: str) -> dict[str, Any] | None:
 
 
 def original_length(config: Mapping[str, Any]) -> int:
-    """Return the length up to which the short factors of LongRoPE are for, of a model that states it."""
-    return int(config.get(ORIGINAL) or (config.get("rope_parameters") or config["rope_scaling"])[ORIGINAL])
+    """Return the length of the texts that the short factors of LongRoPE are for, as a model of a Phi-3 states it."""
+    return int(config[ORIGINAL] if config.get(ORIGINAL) is not None else config["rope_parameters"][ORIGINAL])
 
 
 def attention_factor(config: Mapping[str, Any]) -> float:
@@ -220,6 +220,9 @@ def _factors_objection(
         count = len(settings[key]) if isinstance(settings[key], list) else 0
         if count != turned // 2:
             return f"{key} has {count} numbers, and llama.cpp reads {turned // 2}"
+    stated = config.get(ORIGINAL, settings.get(ORIGINAL))
+    if type(stated) is not int or stated < 2:
+        return f"{ORIGINAL} is {stated!r}, which is no length"
     original = original_length(config)
     expected = {
         ORIGINAL: original,
@@ -227,7 +230,9 @@ def _factors_objection(
         "attention_factor": attention_factor(config),
     }
     for key, ours in expected.items():
-        if (value := settings.get(key)) is not None and not math.isclose(value, ours, rel_tol=1e-6):
+        if (value := settings.get(key)) is None:
+            continue
+        if type(value) not in {int, float} or not math.isclose(value, ours, rel_tol=1e-6):
             return f"llama.cpp computes as if {key} of the rotary embeddings were {ours:g}, and config.json has {value}"
     return None
 
