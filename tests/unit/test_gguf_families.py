@@ -1,69 +1,49 @@
 """Each family that becomes GGUF, beside what llama.cpp's converter makes of it: tensors, sizes, hyperparameters."""
 
 import hashlib
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
-import gguf
 import numpy as np
 import pytest
+from gguf.quants import dequantize
+from safetensors.torch import load_file
 
 from herdbook.architectures import conversion
 from herdbook.architectures.gguf_forms import FORMS
-from herdbook.architectures.gguf_tensors import ROPE_FREQUENCIES, rope_frequencies
+from herdbook.architectures.gguf_tensors import ROPE_FREQUENCIES, derived, rope_frequencies
 from herdbook.errors import CheckpointError, StepError
-from herdbook.steps.quantize.convert import _add_frequencies, _size_label, convert_folder
+from herdbook.steps.quantize.convert import _add_derived, _size_label, convert_folder
 from herdbook.steps.quantize.dequantize import load_dequantized
 from herdbook.steps.quantize.derive import derive, require_equal
 from herdbook.steps.quantize.model_folder import read_folder
+from herdbook.steps.quantize.restored import RestoredTensors
+from herdbook.steps.quantize.source import tensors_of
 from herdbook.tools.converter import CONVERTER
 from herdbook.verify.gguf.compare import compare
-from herdbook.verify.gguf.table import Model, size_label, tokenizer_entries
+from herdbook.verify.gguf.model import Model
+from herdbook.verify.gguf.table import size_label, tokenizer_entries
+from herdbook.verify.gguf_rows import WeightRows
 from herdbook.weights.gguf_file import read_gguf
 from herdbook.weights.gguf_header import parse_header
 from support import buttercup
+from support.gguf_families import PEER, families, with_derived, write_header
 from support.quantized import quantize_folder
 
-DATA = Path(__file__).parents[1] / "data" / "quantize"
-PEER = json.loads((DATA / "families.json").read_text(encoding="utf-8"))
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, DATA / f"{name}.py")
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-load("small_models")
-families = load("families")
 FAMILIES = list(families.CONFIGS)
 
 
-def write_header(path, name):
-    """Write the hyperparameters that the converter wrote, without a tokenizer."""
-    peer = PEER[name]
-    writer = gguf.GGUFWriter(str(path), peer["architecture"])
-    for key, (kind, value) in peer["fields"].items():
-        writer.add_key_value(key, value, gguf.GGUFValueType[kind])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    return read_gguf(path)
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "command-r-normed")) for name in FAMILIES],
+)
 def made(request, tmp_path_factory):
     """Make the full-width file of a family."""
     root = tmp_path_factory.mktemp(request.param)
     folder, head, path = root / "model", root / "head.gguf", root / "made.gguf"
     families.write_folder(request.param, folder)
     header = write_header(head, request.param)
-    if request.param == "llama3":
-        _add_frequencies(header, families.config("llama3"))
+    with_derived(header, folder)
     record = quantize_folder(folder, head, path, "BF16")
     return SimpleNamespace(name=request.param, folder=folder, head=head, path=path, record=record)
 
@@ -117,6 +97,12 @@ def test_what_was_made_derives_and_what_was_changed_does_not(made, tmp_path):
 def test_every_parameter_comes_back(made):
     from transformers import AutoModelForCausalLM
 
+    if made.name.startswith("deepseek"):  # which transformers does not have
+        restored = RestoredTensors(made.path, families.config(made.name), made.name)
+        stored = load_file(made.folder / "model.safetensors")
+        assert restored.spans.keys() == stored.keys()
+        assert all(np.array_equal(restored[name], stored[name].float()) for name in stored)
+        return
     loaded = load_dequantized(made.path, made.folder)
     theirs = AutoModelForCausalLM.from_pretrained(made.folder, dtype="float32").state_dict()
     ours = loaded.state_dict()
@@ -124,8 +110,37 @@ def test_every_parameter_comes_back(made):
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_rows_by_ranges_are_those_of_the_file(made):
+    model = read_folder(made.folder)
+    content = (made.folder / "model.safetensors").read_bytes()
+    spans = {name: span for name, (_, span) in model.tensors.items()}
+
+    def read(name, start, stop):
+        return content[spans[name].start :][start:stop]
+
+    rows = WeightRows(tensors_of(model), spans, read)
+    file = read_gguf(made.path)
+    for tensor in file.tensors.values():
+        if rows.parts[tensor.name].sources:
+            first = tensor.rows // 3
+            found = rows.of(tensor, first, tensor.rows - first)
+            expected = dequantize(file.read_rows(tensor, first, tensor.rows - first), tensor.type)
+            assert np.array_equal(found, expected.reshape(found.shape)), tensor.name
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gemma2", "qwen3", "phi3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gemma2",
+        "qwen3",
+        "phi3",
+        "phi4-mini",
+        "gemma3-scaled",
+        "deepseek",
+        "deepseek-shared",
+    ],
+)
 def test_headers_are_those_of_the_real_converter(tmp_path, monkeypatch, name):
     try:
         CONVERTER.find()
@@ -178,12 +193,54 @@ def test_other_frequencies_do_not_derive(tmp_path):
         quantize_folder(folder, head, path, "Q8_0")
     changed = families.config("llama3")
     changed["rope_scaling"] = changed["rope_scaling"] | {"factor": 4.0}
-    _add_frequencies(header, changed)
+    _add_derived(header, changed, [ROPE_FREQUENCIES])
     quantize_folder(folder, head, path, "Q8_0")
     assert derive(path, folder).problems == {ROPE_FREQUENCIES: "(F32): does not follow from config.json"}
 
 
+# --- LongRoPE
+
+
+def test_factors_are_those_of_transformers():
+    from transformers import Phi3Config
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    config = families.config("phi4-mini")
+    theirs = Phi3Config(**config)
+    plain = [5000.0 ** (-index / 6) for index in range(0, 6, 2)]
+    for length, name in ((256, "rope_factors_short.weight"), (257, "rope_factors_long.weight")):
+        scaled, factor = ROPE_INIT_FUNCTIONS["longrope"](theirs, "cpu", seq_len=length)
+        assert np.allclose(np.array(plain) / derived(config, name), scaled.numpy(), rtol=1e-5)
+        assert conversion.attention_factor(config) == pytest.approx(factor)
+    assert conversion.long_from(config) == 256
+    assert conversion.long_from(families.config("phi3")) is None
+
+
+@pytest.mark.parametrize(("name", "key"), [("phi4-mini", "long_factor"), ("phi3-long", "short_factor")])
+def test_other_factors_do_not_derive(tmp_path, name, key):
+    folder, head, path = tmp_path / "model", tmp_path / "head.gguf", tmp_path / "made.gguf"
+    families.write_folder(name, folder)
+    changed = families.config(name)
+    changed["rope_scaling"] = changed["rope_scaling"] | {key: [9.0] * len(changed["rope_scaling"][key])}
+    tensor = f"rope_factors_{key.removesuffix('_factor')}.weight"
+    _add_derived(write_header(head, name), changed, ["rope_factors_long.weight", "rope_factors_short.weight"])
+    quantize_folder(folder, head, path, "Q8_0")
+    assert derive(path, folder).problems == {tensor: "(F32): does not follow from config.json"}
+
+
+# --- routers that choose all experts
+
+
+def test_weights_of_all_experts_need_not_be_normalized():
+    for name, value in (("qwen2_moe", True), ("qwen3_moe", False)):
+        changed = families.config(name) | {"norm_topk_prob": value}
+        assert "as if norm_topk_prob were" in conversion.objection(changed)
+        assert conversion.objection(changed | {"num_experts_per_tok": families.EXPERTS}) is None
+
+
 # --- what llama.cpp would compute otherwise
+
+FACTORS = {"long_factor": [2.0] * 3, "short_factor": [1.0] * 3}
 
 
 @pytest.mark.parametrize(
@@ -220,10 +277,14 @@ def test_other_frequencies_do_not_derive(tmp_path):
         ("gemma3", {"sliding_window": 0}, "llama.cpp gives it a sliding window"),
         (
             "gemma3",
-            {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
-            "rope_type linear are not supported",
+            {"rope_scaling": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64}},
+            "rope_type yarn are not supported, only default, linear",
         ),
-        ("stablelm", {"qk_layernorm": True}, "as if qk_layernorm were False, and config.json has True"),
+        (
+            "gemma3",
+            {"rope_parameters": {"full_attention": {}, "sliding_attention": {"rope_type": "linear"}}},
+            "rope_type linear are not supported in layers with a sliding window",
+        ),
         ("stablelm", {"rope_theta": 5000.0}, "as if rope_theta were 10000"),
         ("stablelm", {"tie_word_embeddings": True}, "as if tie_word_embeddings were False"),
         ("stablelm", {"layer_norm_eps": None}, "converter needs layer_norm_eps in config.json"),
@@ -243,11 +304,52 @@ def test_other_frequencies_do_not_derive(tmp_path):
         ("phi3", {"original_max_position_embeddings": None}, "needs original_max_position_embeddings"),
         (
             "phi3",
-            {"rope_scaling": {"type": "longrope", "long_factor": [2.0] * 3, "short_factor": [1.0] * 3}},
-            "rope_type longrope are not supported, since llama.cpp chooses their factors by the length",
+            {"rope_scaling": {"type": "longrope", "long_factor": [2.0] * 3, "short_factor": [1.0] * 4}},
+            "short_factor has 4 numbers, and llama.cpp reads 3",
+        ),
+        (
+            "phi3",
+            {"rope_scaling": {"type": "longrope", "long_factor": [2.0] * 3}},
+            "rope_type longrope need short_factor",
+        ),
+        (
+            "phi3",
+            {"rope_scaling": {"type": "su", **FACTORS, "factor": 4.0}},
+            "as if factor of the rotary embeddings were 1, and config.json has 4",
+        ),
+        (
+            "phi3",
+            {"rope_scaling": {"type": "su", **FACTORS, "factor": 0}},
+            "as if factor of the rotary embeddings were 1, and config.json has 0",
+        ),
+        (
+            "phi3",
+            {"rope_scaling": {"type": "su", **FACTORS, "attention_factor": 1.2}},
+            "as if attention_factor of the rotary embeddings were 1, and config.json has 1.2",
+        ),
+        *(
+            (
+                "phi4-mini",
+                {"original_max_position_embeddings": length},
+                f"original_max_position_embeddings is {length!r}, which is no length",
+            )
+            for length in (0, 1, -4, "4096", 4096.5)
+        ),
+        (
+            "phi3",
+            {"rope_scaling": {"type": "su", **FACTORS, "factor": "four"}},
+            "as if factor of the rotary embeddings were 1, and config.json has four",
+        ),
+        (
+            "phi3",
+            {"rope_scaling": {"type": "yarn", **FACTORS}},
+            "rope_type yarn are not supported, only default, longrope",
         ),
         ("qwen3", {"partial_rotary_factor": 0.5}, "of a part of each head"),
-        ("qwen3_moe", {"architectures": ["DeepseekForCausalLM"]}, "its graph leaves out norm_topk_prob"),
+        ("deepseek", {"norm_topk_prob": False}, "as if norm_topk_prob were True, and config.json has False"),
+        ("deepseek-shared", {"norm_topk_prob": None}, "as if norm_topk_prob were True"),
+        ("deepseek-shared", {"first_k_dense_replace": 1}, "as if first_k_dense_replace were 0"),
+        ("deepseek-shared", {"head_dim": 16}, "as if head_dim were 8, and config.json has 16"),
         ("llama3", {"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel is not supported, only LlamaFor"),
     ],
 )

@@ -14,7 +14,8 @@ from herdbook.release.subject import FolderSubject
 from herdbook.sources.vocabulary import read_pieces
 from herdbook.tools.converter import CONVERTER
 from herdbook.verify.gguf.compare import HeaderReader, compare
-from herdbook.verify.gguf.table import PRE, Model, size_label, tokenizer_entries
+from herdbook.verify.gguf.model import Model
+from herdbook.verify.gguf.table import PRE, size_label, tokenizer_entries
 from herdbook.weights import gguf_header
 from herdbook.weights.gguf_header import encode, parse_header
 from support import buttercup, tiny

@@ -12,6 +12,7 @@ import libgguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from herdbook.errors import CheckpointError, StepError
@@ -23,6 +24,7 @@ from herdbook.steps.quantize.derive import derive, require_equal
 from herdbook.verify.rebuild.imatrix import differing
 from herdbook.weights.imatrix import ImportanceMatrix, Inputs, read_imatrix
 from support import tiny
+from support.gguf_families import families, plain_deepseek
 from support.quantized import quantize_folder
 
 DATA = Path(__file__).parents[1] / "data" / "quantize"
@@ -63,8 +65,28 @@ def mixture(folder, kind, model_type, **changes):
     return folder
 
 
+def plainly_watched(folder):
+    """Return the sums and counts of a mixture that transformers does not have."""
+    sums, counts = {}, {}
+
+    def see(name, rows):
+        if ".layers." in name and not name.endswith(".mlp.gate.weight"):
+            sums[name] = sums.get(name, 0) + (rows**2).sum(0).numpy()
+            counts[name] = counts.get(name, 0) + len(rows)
+
+    config, tensors = (
+        json.loads((folder / "config.json").read_text()),
+        load_file(folder / "model.safetensors"),
+    )
+    for ids in SEQUENCES:
+        plain_deepseek(config, tensors, ids, see)
+    return sums, counts
+
+
 def watched(folder):
     """Return the sums and counts of transformers' own model: of linear modules by hooks, of experts written out."""
+    if "deepseek" in (folder / "config.json").read_text():
+        return plainly_watched(folder)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
@@ -119,6 +141,9 @@ def model_of(kind, folder):
             "shared_expert_intermediate_size": 24,
         }
         return mixture(folder, kind, "qwen2_moe" if kind.startswith("Qwen2") else "qwen3_moe", **own)
+    if kind == "DeepseekForCausalLM":
+        families.write_folder("deepseek-shared", folder)
+        return folder
     extra = {"head_dim": 8} if kind.startswith("Qwen3") else {}
     return tiny.write_model(folder, model_type=kind.removesuffix("ForCausalLM").lower(), **extra)
 

@@ -6,7 +6,7 @@ is not in it could not be read; a setting that is not `fixed` to what the graph 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Piece:
         bias: Whether it can have a bias.
         required: Whether every model has it.
         unless: A setting of ``config.json`` with which no layer has it.
+        only: A setting of ``config.json`` without which no layer has it.
+        each: Whose heads have one each, which are stacked: those of queries or of keys.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Piece:
     bias: bool = False
     required: bool = True
     unless: str | None = None
+    only: str | None = None
+    each: Rows = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Form:
         space_prefix: Whether SentencePiece puts a space before a text; the header states it if not.
         stated: Settings without which the converter fails, though transformers has defaults for them.
         partial: Whether a part of each head is rotated, as the header states.
+        split_heads: Whether heads are as wide as the hidden size divided by their number, whatever ``config.json`` states.
     """
 
     architecture: str
@@ -100,6 +105,7 @@ class Form:
     space_prefix: bool = True
     stated: tuple[str, ...] = ()
     partial: bool = False
+    split_heads: bool = False
 
 
 def _attention(rows: bool, biases: str, norms: bool = False) -> tuple[Piece, ...]:
@@ -137,6 +143,14 @@ _GEMMA_FIXED = {
 _EVERY_LAYER = {"decoder_sparse_step": (1, 1), "mlp_only_layers": ([], [])}
 _LENGTHS = ("max_position_embeddings", "original_max_position_embeddings")
 _LLAMA_SCALING = ("default", "linear", "yarn", "llama3")
+# of mixtures whose class the converter does not read (``gguf_equivalent``)
+_DEEPSEEK_FIXED = {
+    "norm_topk_prob": (False, True),
+    "scoring_func": ("softmax", "softmax"),
+    "first_k_dense_replace": (0, 0),
+    "moe_layer_freq": (1, 1),
+    "routed_scaling_factor": (1.0, 1.0),
+}
 
 FORMS: dict[str, Form] = {
     "LlamaForCausalLM": Form(
@@ -208,13 +222,23 @@ FORMS: dict[str, Form] = {
         _GEMMA_NORMS,
         None,
         {**_GEMMA_FIXED, "attn_logit_softcapping": (None, None)},
-        scaling=("default",),
+        scaling=("default", "linear"),
         activation="gelu_pytorch_tanh",
         tied=True,
         activation_key="hidden_activation",
         norm_shift=1.0,
         local_layers=6,
         space_prefix=False,
+    ),
+    "DeepseekForCausalLM": Form(
+        "llama",
+        _attention(True, "qkvo"),
+        (),
+        _NORMS,
+        Experts("mlp", _OWN),
+        _DEEPSEEK_FIXED,
+        scaling=_LLAMA_SCALING,
+        readers=LLAMA_READERS,
     ),
     "SmolLM3ForCausalLM": Form(
         "smollm3",
@@ -230,26 +254,79 @@ FORMS: dict[str, Form] = {
         (Piece("attn_qkv", "self_attn.qkv_proj"), Piece("attn_output", "self_attn.o_proj")),
         (Piece("ffn_up", "mlp.gate_up_proj"), Piece("ffn_down", "mlp.down_proj")),
         _NORMS,
-        scaling=("default",),
+        scaling=("default", "longrope"),
         readers=("phi3", "bytes"),
         stated=("num_key_value_heads", "rms_norm_eps", "rope_theta", *_LENGTHS),
         partial=True,
     ),
+    "GraniteForCausalLM": Form(
+        "granite",
+        _attention(True, "qkvo"),
+        _mlp(bias=True),
+        _NORMS,
+        scaling=_LLAMA_SCALING,
+        readers=LLAMA_READERS,
+        stated=("attention_multiplier", "embedding_multiplier", "logits_scaling", "residual_multiplier"),
+        split_heads=True,
+    ),
+    "Olmo2ForCausalLM": Form(
+        "olmo2",
+        _attention(False, "", norms=True),
+        _mlp(),
+        (
+            Piece("post_attention_norm", "post_attention_layernorm"),
+            Piece("post_ffw_norm", "post_feedforward_layernorm"),
+        ),
+        None,
+        {"tie_word_embeddings": (False, False)},
+        scaling=("default",),
+        readers=("bytes",),
+        stated=("rms_norm_eps", "rope_theta"),
+        split_heads=True,
+    ),
+    "SeedOssForCausalLM": Form(
+        "seed_oss",
+        _attention(False, "qkv"),
+        _mlp(),
+        (
+            Piece("attn_norm", "input_layernorm"),
+            Piece("post_attention_norm", "post_attention_layernorm"),
+        ),
+        scaling=("default",),
+        readers=("bytes",),
+        stated=("head_dim", "num_key_value_heads", "rms_norm_eps", "rope_theta"),
+    ),
+    "CohereForCausalLM": Form(
+        "command-r",
+        (
+            *_attention(False, ""),
+            Piece("attn_q_norm", "self_attn.q_norm", only="use_qk_norm"),
+            Piece("attn_k_norm", "self_attn.k_norm", only="use_qk_norm"),
+        ),
+        _mlp(),
+        (Piece("attn_norm", "input_layernorm"),),
+        None,
+        {"tie_word_embeddings": (True, True)},
+        scaling=("default",),
+        tied=True,
+        readers=("bytes",),
+        stated=("layer_norm_eps", "logit_scale", "max_position_embeddings", "rope_theta"),
+        split_heads=True,
+    ),
     "StableLmForCausalLM": Form(
         "stablelm",
-        _attention(False, "qkv"),
+        (
+            *_attention(False, "qkv"),
+            Piece("attn_q_norm", "self_attn.q_layernorm.norms", only="qk_layernorm", each="q"),
+            Piece("attn_k_norm", "self_attn.k_layernorm.norms", only="qk_layernorm", each="k"),
+        ),
         _mlp(),
         (
             Piece("attn_norm", "input_layernorm", bias=True),
             Piece("ffn_norm", "post_attention_layernorm", bias=True, unless="use_parallel_residual"),
         ),
         None,
-        # the pinned converter ends with an error at norms of single heads
-        {
-            "tie_word_embeddings": (False, False),
-            "rope_theta": (10000.0, 10000.0),
-            "qk_layernorm": (False, False),
-        },
+        {"tie_word_embeddings": (False, False), "rope_theta": (10000.0, 10000.0)},
         scaling=("default",),
         readers=("bytes",),
         unwritten=("rope.freq_base", "attention.layer_norm_rms_epsilon"),
@@ -258,15 +335,21 @@ FORMS: dict[str, Form] = {
     ),
 }
 
-# Architectures that llama.cpp has, and that are refused nevertheless.
-REFUSED = {
-    "DeepseekForCausalLM": "llama.cpp's converter does not read it, and its graph leaves out norm_topk_prob",
-}
+# DeepSeek's mixtures with a shared expert: llama.cpp's graph of `llama` has none.
+WITH_SHARED = replace(
+    FORMS["DeepseekForCausalLM"],
+    architecture="granitemoe",
+    experts=Experts("mlp", _OWN, "shared_experts"),
+    split_heads=True,
+)
 
 
 def form_of(config: Mapping[str, Any]) -> Form | None:
     """Return the form of a model; None if it is not converted."""
-    return FORMS.get((config.get("architectures") or [""])[0])
+    name = (config.get("architectures") or [""])[0]
+    if name == "DeepseekForCausalLM" and config.get("n_shared_experts"):
+        return WITH_SHARED
+    return FORMS.get(name)
 
 
 def expert_count(config: Mapping[str, Any]) -> int:

@@ -5,7 +5,8 @@ Facts of the format, from llama.cpp's converter:
 - Rotary embeddings: Hugging Face rotates pairs that lie half a head apart. In some architectures ggml rotates pairs that lie
   side by side, so within each head, row ``i`` of the first half and row ``i`` of the second half of q and k become neighbours.
 - The experts of a layer are stacked along a new first axis.
-- The scaling of rotary embeddings of Llama 3 is a tensor of factors, which follow from ``config.json``.
+- The scaling of rotary embeddings of Llama 3 is a tensor of factors, and LongRoPE is two, which follow from ``config.json``.
+- Norms of single heads are stacked, too.
 
 Norms, biases and routers are kept in F32; a tied output matrix is not stored a second time.
 """
@@ -16,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.conversion import objection
+from herdbook.architectures.conversion import objection, scaled_by
 from herdbook.architectures.defaults import head_width, key_value_heads
 from herdbook.architectures.dense import rope_of
 from herdbook.architectures.gguf_forms import expert_count, form_of
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from herdbook.architectures.gguf_forms import Experts, Form, Piece
+    from herdbook.architectures.gguf_forms import Experts, Form, Piece, Rows
 
 ROPE_FREQUENCIES = "rope_freqs.weight"
+# LongRoPE's factors: those for contexts that are longer than the original one, and the others.
+ROPE_FACTORS = {"rope_factors_long.weight": "long_factor", "rope_factors_short.weight": "short_factor"}
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,10 @@ def layout(config: Mapping[str, Any], where: str) -> dict[str, TensorLayout]:
             "output.weight", ("lm_head.weight",), required=not config.get("tie_word_embeddings", form.tied)
         ),
     ]
-    if _llama3(config):
+    if scaled_by(config, "llama3"):
         parts.append(TensorLayout(ROPE_FREQUENCIES, (), length=head_width(config) // 2))
+    if factors := scaled_by(config, "longrope"):
+        parts += [TensorLayout(name, (), length=len(factors[key])) for name, key in ROPE_FACTORS.items()]
     for layer in range(config["num_hidden_layers"]):
         parts += _layer(form, config, layer)
     return {part.name: part for part in parts}
@@ -110,22 +115,26 @@ def _layer(form: Form, config: Mapping[str, Any], layer: int) -> Iterator[Tensor
     ours, theirs = f"blk.{layer}", f"model.layers.{layer}"
     experts = form.experts
     for piece in (*form.norms, *form.attention, *form.mlp):
-        if piece.unless and config.get(piece.unless):
+        if (piece.unless and config.get(piece.unless)) or (piece.only and not config.get(piece.only)):
             continue
         shift = form.norm_shift if piece.name.endswith("_norm") else 0.0
-        for part in _tensors(
-            piece, f"{ours}.{piece.name}", f"{theirs}.{piece.source}", _heads(piece, config)
-        ):
+        name, source = f"{ours}.{piece.name}", f"{theirs}.{piece.source}"
+        if piece.each:
+            sources = tuple(f"{source}.{head}.weight" for head in range(_heads(piece.each, config)))
+            yield TensorLayout(f"{name}.weight", sources, stacked=True)
+            continue
+        for part in _tensors(piece, name, source, _heads(piece.rows, config)):
             yield replace(part, shift=shift)
     if experts:
         yield from _mixture(experts, f"{ours}.ffn", f"{theirs}.{experts.block}", config)
 
 
-def _heads(piece: Piece, config: Mapping[str, Any]) -> int:
-    if not piece.rows:
+def _heads(rows: Rows, config: Mapping[str, Any]) -> int:
+    """Return the number of heads of queries or of keys; 0 for neither."""
+    if not rows:
         return 0
     heads = int(config["num_attention_heads"])
-    return heads if piece.rows == "q" else key_value_heads(config)
+    return heads if rows == "q" else key_value_heads(config)
 
 
 def _tensors(piece: Piece, name: str, source: str, heads: int) -> Iterator[TensorLayout]:
@@ -149,10 +158,13 @@ def _mixture(experts: Experts, name: str, source: str, config: Mapping[str, Any]
         yield TensorLayout(f"{name}_gate_inp_shexp.weight", (gate,), is_row=True)
 
 
-def _llama3(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the scaling of rotary embeddings of Llama 3; None if a model has none or another one."""
-    _, scaling = rope_of(dict(config))
-    return scaling if scaling and scaling.get("rope_type", scaling.get("type")) == "llama3" else None
+def derived(config: Mapping[str, Any], name: str) -> list[float]:
+    """Return a tensor of a GGUF that follows from ``config.json`` alone."""
+    if name == ROPE_FREQUENCIES:
+        return rope_frequencies(config)
+    factors = scaled_by(config, "longrope")
+    assert factors is not None  # noqa: S101 - only such models have the tensor
+    return [float(factor) for factor in factors[ROPE_FACTORS[name]]]
 
 
 def rope_frequencies(config: Mapping[str, Any]) -> list[float]:
@@ -216,7 +228,7 @@ def shape_of(part: TensorLayout, shapes: Mapping[str, tuple[int, ...]], where: s
         return (part.length,)
     found = {shapes[source] for source in part.sources}
     if len(found) > 1:
-        raise CheckpointError(f"{where}: the experts stacked in {part.name} differ in shape: {sorted(found)}")
+        raise CheckpointError(f"{where}: the tensors stacked in {part.name} differ in shape: {sorted(found)}")
     shape = found.pop()
     if part.heads and shape[0] % (2 * part.heads):
         raise CheckpointError(

@@ -29,8 +29,8 @@ from herdbook.steps.quantize.encode import FULL_WIDTH, encode
 from herdbook.verify.ahead import in_order
 from herdbook.verify.equality import BLOCK_BYTES, chance_of_catching, draw
 from herdbook.verify.gguf.compare import ABSENT, HeaderReader, compare, lines_of
+from herdbook.verify.gguf.model import Model as HeaderModel
 from herdbook.verify.gguf.table import FROM_CONFIG, tokenizer_entries
-from herdbook.verify.gguf.table import Model as HeaderModel
 from herdbook.verify.gguf_rows import WeightRows
 from herdbook.weights.gguf_file import parse_gguf
 from herdbook.weights.gguf_header import Listed

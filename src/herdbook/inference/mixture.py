@@ -184,6 +184,16 @@ def _matrix(model: LayerwiseMixture, layer: int, place: Place, matrix: str) -> t
     return fused[:half] if matrix == MLP[0] else fused[half:]
 
 
+def configuration_of(folder: Path) -> Any:
+    """Return the configuration of a folder's model as transformers reads it; of a mixture, that of its attention."""
+    from transformers import AutoConfig
+
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if family := BY_MODEL_TYPE.get(config.get("model_type", "")):
+        return _dense(config, family)
+    return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+
 def _dense(config: dict[str, Any], family: Family) -> Any:
     """Return the configuration of a dense model with a mixture's attention."""
     from transformers import AutoConfig

@@ -31,10 +31,10 @@ GIVEN_CODE = Code(
     _STEP,
     without=("herdbook.steps.imatrix.measure", "herdbook.inference.text", "torch", "transformers"),
 )
-# The classes that the layer-by-layer forward pass computes as transformers does.
+# The classes that the layer-by-layer forward pass computes as transformers does; of DeepSeek's, as its family is defined.
 READ = (
     *(f"{family}ForCausalLM" for family in ("Llama", "Mistral", "Qwen2", "Qwen3")),
-    *(f"{family}ForCausalLM" for family in ("Mixtral", "Qwen2Moe", "Qwen3Moe")),
+    *(f"{family}ForCausalLM" for family in ("Mixtral", "Qwen2Moe", "Qwen3Moe", "Deepseek")),
 )
 LONGEST_ENTRY = 127  # bytes of a text that llama.cpp sets in a header
 

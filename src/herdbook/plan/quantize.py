@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from herdbook.architectures.conversion import long_from
 from herdbook.architectures.gguf_forms import expert_count
 from herdbook.architectures.gguf_tensors import gguf_architecture, gguf_shapes
 from herdbook.errors import RecipeError
@@ -76,6 +77,7 @@ class Quantized:
         budget: The most bits per weight, if types are chosen by measured error when the file is made; ``tensors`` have those
             of the method of about so many bits then.
         imatrix: The importance matrix that its encoders use; None if there is none, or none of its types uses one.
+        note: What who runs it must know; empty without anything.
     """
 
     method: str
@@ -88,6 +90,7 @@ class Quantized:
     runs: tuple[tuple[str, ...], ...] = ()
     imatrix: Imatrix | None = None
     budget: float | None = None
+    note: str = ""
 
     @property
     def id(self) -> str:
@@ -139,7 +142,20 @@ class Quantized:
             **({"chosen": self.chosen} if self.chosen else {}),
             **({"replaced": replaced} if replaced else {}),
             **({"imatrix": self.imatrix.file} if self.imatrix else {}),
+            **({"note": self.note} if self.note else {}),
         }
+
+
+def note_of(config: Mapping[str, Any]) -> str:
+    """Return what who runs a GGUF of a model must know; empty without anything."""
+    length = long_from(config)
+    if length is None:
+        return ""
+    return (
+        f"With a context of more than {length:,} tokens (which it rounds up to a multiple of 256), llama.cpp uses the long factors of "
+        "the rotary embeddings (LongRoPE) for every text, transformers only for texts that are longer. With a context of at most "
+        f"{length:,} tokens, both compute the same"
+    )
 
 
 def with_types(item: Quantized, types: Mapping[str, str]) -> Quantized:
@@ -179,9 +195,9 @@ def plan_quantized(
 ) -> tuple[Quantized, ...]:
     """Return the quantized files of a recipe, in its order."""
     files = recipe.quantize.files if recipe.quantize else ()
-    code = QUANTIZE_CODE.describe().json
+    code, note = QUANTIZE_CODE.describe().json, note_of(released.config)
     return tuple(
-        _planned(file, tensors, recipe, conversion, code, imatrix)
+        replace(_planned(file, tensors, recipe, conversion, code, imatrix), note=note)
         for file, tensors in zip(files, chosen_types(recipe, released), strict=True)
     )
 

@@ -11,7 +11,7 @@ from herdbook.errors import CheckpointError, RecipeError, StepError
 from herdbook.plan.images import unusable
 from herdbook.plan.imatrix import check_imatrix
 from herdbook.plan.loss import unreadable
-from herdbook.plan.quantize import check_types
+from herdbook.plan.quantize import check_types, note_of
 from herdbook.plan.tokenizer_model import FORMATS, misread
 from herdbook.recipe import Moe
 
@@ -82,6 +82,8 @@ def check_usable(recipe: Recipe, nodes: Mapping[str, Node]) -> list[str]:
         warnings.append(
             f"quantize: llama.cpp ignores the sliding window of {window} tokens, so it computes longer texts differently"
         )
+    if recipe.gguf and (note := note_of(released.config)):
+        warnings.append(f"quantize: {note[0].lower()}{note[1:]}")
     return warnings
 
 

@@ -469,7 +469,7 @@ FACTS = (
     Fact(
         "records of GGUF files",
         GGUF_RECORD,
-        ("operation", "key", "method", "name", "chosen", "replaced", "imatrix", "file", "parameters", "bits_per_weight", "types"),
+        ("operation", "key", "method", "name", "chosen", "replaced", "imatrix", "note", "file", "parameters", "bits_per_weight", "types"),
         "recipe, lock and files",
         "claims",
         _quantizes,

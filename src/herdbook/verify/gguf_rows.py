@@ -62,6 +62,8 @@ class WeightRows:
             rows = min(first + count - position, rows_per_source - row)
             if len(tensor.shape) == 1:
                 weights[:] = self._vector(part)
+            elif len(self.tensors[source].shape) == 1:  # a norm of a single head
+                weights[position - first] = self._read(source, 0, 1, tensor.width)[0]
             else:
                 weights[position - first : position - first + rows] = self._rows(source, part, row, rows)
             position += rows

@@ -72,7 +72,7 @@ def weighted(
 def mixture(folder: Path) -> Path:
     """Write a mixture of the family of Qwen2, which is quantized."""
     tiny.write_model(folder / "base", seed=1, model_type="qwen2")
-    experts = [{"model": "base"}, {"model": "base"}]
+    experts = [{"model": "base"}, {"model": "base"}, {"model": "base"}]
     moe = {"base": "base", "gate": "random", "experts": experts, "shared_experts": [{"model": "base"}]}
     models = {"base": {"folder": "base"}, "mix": {"moe": moe}}
     return tiny.write_recipe(folder / "recipe.yaml", models, quantize={"methods": ["Q8_0"]})
@@ -106,16 +106,17 @@ def with_second_head(folder: Path) -> Path:
     return recipe
 
 
+FACTORS = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 SCALED: dict[str, dict[str, Any]] = {
     "dynamic": {"factor": 2.0},
-    "longrope": {"factor": 2.0, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+    "longrope": {"factor": 2.0, **FACTORS},
 }
 YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
 CASES = [
     Case(
         "`quantize` of another architecture",
-        quantized(model_type="granite", architectures=["GraniteForCausalLM"]),
-        f"{START}the architecture GraniteForCausalLM is not supported",
+        quantized(model_type="helium", architectures=["HeliumForCausalLM"]),
+        f"{START}the architecture HeliumForCausalLM is not supported",
     ),
     Case(
         "`quantize` of a mixture whose routers llama.cpp computes otherwise",
@@ -191,14 +192,13 @@ CASES = [
         for kind, name in (("dynamic", "type"), ("longrope", "rope_type"))
     ),
     Case(
-        "`quantize` of a StableLM with norms of single heads, at which llama.cpp's converter ends",
+        "`quantize` of a Phi-3 whose LongRoPE multiplies by another factor than llama.cpp's",
         quantized(
-            model_type="stablelm",
-            architectures=["StableLmForCausalLM"],
-            qk_layernorm=True,
-            rope_theta=1e4,
+            model_type="phi3",
+            original_max_position_embeddings=64,
+            rope_scaling={"type": "longrope", **FACTORS, "attention_factor": 2.0},
         ),
-        f"{START}llama.cpp computes as if qk_layernorm were False, and config.json has True",
+        f"{START}llama.cpp computes as if attention_factor of the rotary embeddings were 1.08012, and config.json has 2.0",
     ),
     Case(
         "`quantize` of a model with YaRN and a setting that is not converted",

@@ -26,6 +26,7 @@ from herdbook.escape import (
 )
 from herdbook.layout import LINEAGE_FIGURE, MEASUREMENTS_FIGURE, ROUTING_FIGURE, SPECTRUM_FIGURE
 from herdbook.lock import check_pinned
+from herdbook.plan.quantize import note_of
 from herdbook.provenance.slsa import HUB_PAGES
 from herdbook.sources.card_template import problem
 from herdbook.steps.card import results
@@ -171,6 +172,7 @@ def _known(facts: Facts) -> dict[str, object]:
         "too_few": too_few([row.comparison for row in facts.comparisons]),
         "context_tokens": CONTEXT_TOKENS,
         "tolerated": TOLERATED,
+        "gguf_note": note_of(facts.released.config) if any(choice.method for choice in facts.choices) else "",
         "herdbook_page": homepage(),
         # the recipe allows nothing to be escaped
         "where": Markdown(facts.recipe.release.repo or "path/to/this/folder"),

@@ -84,13 +84,13 @@ def made(
 
 def _computed(plan: Plan, item: Imatrix, path: Path, threads: int) -> ImportanceMatrix:
     import torch
-    from transformers import AutoConfig
 
+    from herdbook.inference.mixture import configuration_of
     from herdbook.inference.text import windows
     from herdbook.steps.imatrix.measure import measure
 
     torch.set_num_threads(1)
-    config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    config = configuration_of(path)
     sequences: list[list[int]] = []
     for name in item.texts:
         sequences += windows(plan, name, path, config, plan.recipe.calibration[name].windows)

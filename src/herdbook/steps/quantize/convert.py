@@ -8,13 +8,15 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gguf.constants import GGMLQuantizationType
+from gguf.constants import GGMLQuantizationType, GGUFValueType
 from gguf.utility import size_label
 
-from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS
+from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS, attention_factor, scaled_by
 from herdbook.architectures.dense import rope_of
+from herdbook.architectures.gguf_equivalent import as_converted
 from herdbook.architectures.gguf_forms import form_of
-from herdbook.architectures.gguf_tensors import ROPE_FREQUENCIES, gguf_architecture, rope_frequencies
+from herdbook.architectures.gguf_tensors import ROPE_FREQUENCIES, derived, gguf_architecture, rope_frequencies
+from herdbook.architectures.layers import FULL
 from herdbook.errors import StepError
 from herdbook.files import dump_json, scratch
 from herdbook.layout import CONFIG
@@ -23,9 +25,10 @@ from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.steps.quantize.source import shape_in, tensors_of
 from herdbook.tools.converter import CONVERTER
 from herdbook.weights.gguf_file import TensorInfo, header, padded, read_gguf
+from herdbook.weights.gguf_header import encode_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 # The folder's name could otherwise end up in the file.
 STAGING_NAME = "model"
+ARCHITECTURE = "general.architecture"
 
 
 def convert_folder(
@@ -82,8 +86,8 @@ def convert_folder(
             raise StepError(f"{model}: {missing}.")
         if wrong := list(_misread(made, folder.config)):
             raise StepError(f"{model}: llama.cpp's converter read it as another model: {'; '.join(wrong)}.")
-        if ROPE_FREQUENCIES in tensors_of(folder):
-            _add_frequencies(made, folder.config)
+        if names := [name for name, part in tensors_of(folder).items() if not part.sources]:
+            _add_derived(made, folder.config, names)
         with converted.open("rb") as file:
             os.fsync(file.fileno())
         converted.replace(output)
@@ -102,12 +106,13 @@ def missing_tokens(file: GgufFile, config: Mapping[str, Any]) -> str | None:
 
 def _misread(file: GgufFile, config: Mapping[str, Any]) -> Iterator[str]:
     """Yield the hyperparameters that the header does not take from ``config.json``; those that it lacks are left out."""
+    form, config = form_of(config), as_converted(config)
     rope = config.get("rope_parameters") or {}
-    form = form_of(config)
+    rope = rope.get(FULL, rope)
     for name, theirs in HYPERPARAMETERS.items():
         if form and name in form.unwritten:
             continue
-        key = f"{gguf_architecture(config)}.{name}"
+        key = f"{form.architecture if form else ''}.{name}"
         expected = config.get(theirs, rope.get(theirs))
         if expected is None:
             continue
@@ -116,13 +121,25 @@ def _misread(file: GgufFile, config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} is {found}, but {theirs} is {expected}"
 
 
-def _add_frequencies(file: GgufFile, config: Mapping[str, Any]) -> None:
-    """Add the only tensor that follows from the configuration alone, which the converter writes with the weights."""
-    values = _frequencies(config)
-    tensor = TensorInfo(ROPE_FREQUENCIES, values.shape, GGMLQuantizationType.F32)
-    data = values.tobytes()
-    data += bytes(padded(len(data)) - len(data))
-    file.path.write_bytes(header(file.metadata, [tensor]) + data)
+def _add_derived(file: GgufFile, config: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Add what follows from the configuration alone and the converter writes with the weights: tensors, and LongRoPE's factor."""
+    tensors, data = [], b""
+    for name in names:
+        values = (
+            _frequencies(config)
+            if name == ROPE_FREQUENCIES
+            else np.asarray(derived(config, name), np.float32)
+        )
+        tensors.append(TensorInfo(name, values.shape, GGMLQuantizationType.F32))
+        data += values.tobytes()
+        data += bytes(padded(len(data)) - len(data))
+    metadata = file.metadata
+    if scaled_by(config, "longrope"):
+        # where it is if the converter writes the weights, too: before everything but the architecture
+        first = {ARCHITECTURE: metadata[ARCHITECTURE]}
+        factor = encode_number(GGUFValueType.FLOAT32, attention_factor(config))
+        metadata = {**first, f"{gguf_architecture(config)}.rope.scaling.attn_factor": factor, **metadata}
+    file.path.write_bytes(header(metadata, tensors) + data)
 
 
 def _frequencies(config: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -162,7 +179,7 @@ def stage(folder: ModelFolder, staging: Path) -> None:
     """Prepare the converter's input: the configuration and the tokenizer, and nothing whose name or path could matter."""
     staging.mkdir()
     # transformers writes the path that a model was loaded from into its configuration, and the converter would use it
-    config = {key: value for key, value in folder.config.items() if key != "_name_or_path"}
+    config = {key: value for key, value in as_converted(folder.config).items() if key != "_name_or_path"}
     (staging / CONFIG).write_text(json.dumps(config), encoding="utf-8")
     # Nothing else: the converter would copy the front matter of a README, but the card is written after the GGUF, since it
     # contains its digest; and it would write the sampling settings of generation_config.json into the header.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from herdbook.architectures.gguf_tensors import rope_frequencies
+from herdbook.architectures.gguf_tensors import derived
 from herdbook.errors import CheckpointError, VerificationError
 from herdbook.progress import track
 from herdbook.steps.quantize.encode import block_rows, encode
@@ -133,7 +133,7 @@ def _compare(
         return sha256.hexdigest(), f"its shape is {list(tensor.shape)}, {list(expected)} expected"
     if not part.sources:
         theirs = file.read_rows(tensor, 0, tensor.rows)
-        near = np.allclose(theirs.view("<f4"), rope_frequencies(folder.config), rtol=FLOAT32_NEAR, atol=0)
+        near = np.allclose(theirs.view("<f4"), derived(folder.config, part.name), rtol=FLOAT32_NEAR, atol=0)
         sha256.update(theirs.tobytes())
         return sha256.hexdigest(), "" if near else "does not follow from config.json"
     wrong_bytes = 0

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from herdbook.architectures.gguf_equivalent import as_converted
 from herdbook.errors import RecipeError, StepError
 from herdbook.files import write_json
 from herdbook.layout import CONFIG
@@ -49,7 +50,7 @@ def check_vocabulary(plan: Plan) -> str | None:
     with tempfile.TemporaryDirectory() as scratch:
         staging, converted = Path(scratch) / "model", Path(scratch) / "vocabulary.gguf"
         make_files(plan, origin, staging)
-        write_json(staging / CONFIG, plan.released.config)
+        write_json(staging / CONFIG, as_converted(plan.released.config))
         write_tokenizer(plan, plan.released, staging, staging)
         try:
             CONVERTER.run([str(staging), "--vocab-only", "--outfile", str(converted)], Path(scratch))

@@ -17,8 +17,9 @@ from herdbook.quantization.types import TYPES
 from herdbook.release.finding import Check
 from herdbook.release.reader import damaged
 from herdbook.verify.gguf.compare import HeaderReader, compare, lines_of
+from herdbook.verify.gguf.model import Model
 from herdbook.verify.gguf.recorded import recorded_types
-from herdbook.verify.gguf.table import Model, tokenizer_entries
+from herdbook.verify.gguf.table import tokenizer_entries
 from herdbook.weights.gguf_header import OF_A_PART, Header, own_entries, parse_header
 
 if TYPE_CHECKING:

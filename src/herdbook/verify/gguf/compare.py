@@ -8,7 +8,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import CheckpointError
-from herdbook.verify.gguf.table import FROM_CONVERTER, May, Unknown, derive, origin_of
+from herdbook.verify.gguf.model import May, Unknown
+from herdbook.verify.gguf.table import FROM_CONVERTER, derive, origin_of
 from herdbook.weights.checkpoint import MAX_HEADER_BYTES
 from herdbook.weights.gguf_header import SCALARS, Kind, count, encode, scalar
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from herdbook.release.subject import Subject
-    from herdbook.verify.gguf.table import Model
+    from herdbook.verify.gguf.model import Model
 
 WINDOW_BYTES = 1 << 20
 ABSENT = "no such key"

@@ -10,19 +10,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS
-from herdbook.architectures.defaults import default_of, value_of
-from herdbook.architectures.dense import rope_of
-from herdbook.architectures.gguf_forms import EXPERT_COUNTS, form_of
-from herdbook.architectures.gguf_tensors import gguf_architecture
+from herdbook.architectures.conversion import TOKENIZERS
+from herdbook.verify.gguf.hyperparameters import ROWS as HYPERPARAMETER_ROWS
+from herdbook.verify.gguf.model import May, Unknown
 from herdbook.verify.gguf.special import ADDS, IDS, special_entries, templates
 from herdbook.verify.gguf.tokens import TokenizerFiles, token_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from herdbook.verify.gguf.model import Model
     from herdbook.weights.gguf_header import Listed, Value
 
 FROM_CONFIG, FROM_TOKENIZER, FROM_RECIPE, FROM_TENSORS, FROM_CONVERTER = (
@@ -35,53 +34,7 @@ FROM_CONFIG, FROM_TOKENIZER, FROM_RECIPE, FROM_TENSORS, FROM_CONVERTER = (
 PRE = "tokenizer.ggml.pre"
 TEMPLATE = "tokenizer.chat_template"
 OWN = "*."  # the start of keys that begin with the architecture's name
-# Architectures whose width of rotary embeddings and number of rows of embeddings are written.
-_WITH_WIDTHS = ("llama", "smollm3")
-_ORIGINAL_LENGTH = "original_max_position_embeddings"
-_GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}  # llama.cpp's numbers
 QUANTIZATION_VERSION = 2  # ggml's, of the encodings
-
-
-@dataclass(frozen=True)
-class May:
-    """A value that a header may leave out, since it is what llama.cpp takes without it.
-
-    Args:
-        value: The value.
-    """
-
-    value: Value
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """A value that does not follow from what is at hand."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a header follows from.
-
-    Args:
-        config: The model's ``config.json``.
-        tokenizer: All entries that follow from the tokenizer's files, by key; None without any.
-        general: The name and license that are written; None if not stated.
-        file_type: llama.cpp's number of the method; None if not stated.
-        tensors: The tensors that the header lists.
-        imatrix: What is written of an importance matrix; nothing without one, None if not stated.
-    """
-
-    config: Mapping[str, Any]
-    tokenizer: Mapping[str, Value] | None
-    general: Mapping[str, str] | None = None
-    file_type: int | None = None
-    tensors: tuple[Listed, ...] = ()
-    imatrix: Mapping[str, str | int] | None = None
-
-    @property
-    def architecture(self) -> str:
-        """Its name in a GGUF."""
-        return gguf_architecture(self.config)
 
 
 def tokenizer_entries(
@@ -146,154 +99,6 @@ def origin_of(key: str) -> str | None:
     return _ORIGINS.get(key) or _ORIGINS.get(own)
 
 
-# -- config.json ---------------------------------------------------------------------------------------------------------
-
-
-def _number(names: tuple[str, ...], kind: type, model: Model) -> Value | None:
-    """Return the first of some settings, or its default, as an integer or a float."""
-    for name in names:
-        if (given := model.config.get(name)) is not None:
-            return cast("Value", kind(given))
-    of_type = (default_of(model.config.get("model_type"), name) for name in names)
-    default = next((found for found in of_type if found is not None), None)
-    return None if default is None else cast("Value", kind(default))
-
-
-def _head(model: Model) -> int | None:
-    width = value_of(model.config, "head_dim")
-    return None if width is None else int(width)
-
-
-def _split(model: Model) -> int:
-    return int(model.config["hidden_size"]) // int(model.config["num_attention_heads"])
-
-
-def _length_of_head(model: Model) -> Value | May:
-    form = form_of(model.config)
-    if form and form.partial:  # the converter does not look at head_dim
-        return May(_split(model))
-    return _head(model) or May(_split(model))
-
-
-def _key_value_heads(model: Model) -> Value | May:
-    given = value_of(model.config, "num_key_value_heads")
-    return int(given) if given else May(int(model.config["num_attention_heads"]))
-
-
-def _base(model: Model) -> Value | None:
-    form = form_of(model.config)
-    if form and "rope.freq_base" in form.unwritten:
-        return None
-    if (section := (model.config.get("rope_parameters") or {}).get("full_attention")) is not None:
-        return float(section["rope_theta"])
-    given = model.config.get("rope_theta") or (model.config.get("rope_parameters") or {}).get("rope_theta")
-    if given:
-        return rope_of(dict(model.config))[0]
-    return _number(("rope_theta",), float, model)
-
-
-def _scaling(name: str, kind: type, model: Model) -> Value | None:
-    """Return a setting of rotary embeddings that are scaled in a way that the converter writes."""
-    if model.architecture == "phi3":  # of any way, and nothing else
-        return int(model.config[name]) if name == _ORIGINAL_LENGTH else None
-    _, settings = rope_of(dict(model.config))
-    settings = settings or {}
-    way = settings.get("rope_type", settings.get("type"))
-    if way not in {"linear", "yarn"}:
-        return None
-    if name == "type":
-        return str(way)
-    given = settings.get(name)
-    return None if given is None or (way == "linear" and name != "factor") else cast("Value", kind(given))
-
-
-def _local_base(model: Model) -> Value | None:
-    if model.architecture != "gemma3":
-        return None
-    section = (model.config.get("rope_parameters") or {}).get("sliding_attention") or {}
-    given = section.get("rope_theta")
-    return _number(("rope_local_base_freq",), float, model) if given is None else float(given)
-
-
-def _of_local(name: str, kind: type, model: Model) -> Value | None:
-    """Return a setting that is written for models some of whose layers have a sliding window."""
-    if model.architecture == "phi3" and name == "sliding_window":
-        return int(model.config.get(name) or 0)
-    form = form_of(model.config)
-    return _number((name,), kind, model) if form and form.local_layers else None
-
-
-def _of_rotary(model: Model) -> Value | May | None:
-    form = form_of(model.config)
-    if form and form.partial:
-        rope = model.config.get("rope_parameters") or {}
-        share = rope.get("partial_rotary_factor", model.config.get("partial_rotary_factor", 1.0))
-        return int(float(share) * _split(model))
-    return _length_of_head(model) if model.architecture in _WITH_WIDTHS else None
-
-
-def _rows(model: Model) -> Value | None:
-    return _number(("vocab_size",), int, model) if model.architecture in _WITH_WIDTHS else None
-
-
-def _parallel(model: Model) -> Value | None:
-    return bool(model.config.get("use_parallel_residual", True)) if model.architecture == "stablelm" else None
-
-
-def _causal(model: Model) -> Value | None:
-    return False if model.config.get("is_causal") is False else None
-
-
-def _gating(model: Model) -> Value | Unknown | None:
-    names = ("scoring_func", "score_function", "score_func", "moe_router_activation", "expert_selection_fn")
-    given = next((value for name in names if (value := model.config.get(name)) is not None), None)
-    return None if given is None else _GATING.get(given, Unknown())
-
-
-_FLOATS = {"rms_norm_eps", "rope_theta"}
-_OTHERWISE = {"attention.head_count_kv": _key_value_heads, "rope.freq_base": _base}
-_MORE = {
-    "expert_count": EXPERT_COUNTS,
-    "expert_group_count": ("n_group",),
-    "expert_group_used_count": ("topk_group",),
-    "expert_feed_forward_length": ("moe_intermediate_size",),
-    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
-}
-_SCALING = {
-    "type": ("type", str),
-    "factor": ("factor", float),
-    "original_context_length": (_ORIGINAL_LENGTH, int),
-    "yarn_beta_fast": ("beta_fast", float),
-    "yarn_beta_slow": ("beta_slow", float),
-}
-_CONFIG_ROWS = (
-    *(
-        (key, _OTHERWISE.get(key) or partial(_number, (name,), float if name in _FLOATS else int))
-        for key, name in HYPERPARAMETERS.items()
-    ),
-    *((key, partial(_number, names, int)) for key, names in _MORE.items()),
-    ("vocab_size", _rows),
-    ("attention.key_length", _length_of_head),
-    ("attention.value_length", _length_of_head),
-    ("attention.causal", _causal),
-    ("use_parallel_residual", _parallel),
-    (
-        "attention.layer_norm_epsilon",
-        partial(_number, ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"), float),
-    ),
-    ("rope.dimension_count", _of_rotary),
-    ("rope.freq_base_swa", _local_base),
-    ("attention.sliding_window", partial(_of_local, "sliding_window", int)),
-    ("attn_logit_softcapping", partial(_of_local, "attn_logit_softcapping", float)),
-    ("final_logit_softcapping", partial(_of_local, "final_logit_softcapping", float)),
-    *((f"rope.scaling.{key}", partial(_scaling, *about)) for key, about in _SCALING.items()),
-    ("expert_gating_func", _gating),
-)
-
-
-# -- the recipe, the tensors, the tokenizer ------------------------------------------------------------------------------
-
-
 def _general(key: str, model: Model) -> Value | Unknown | None:
     return Unknown() if model.general is None else model.general.get(key)
 
@@ -354,7 +159,7 @@ _TOKENIZER_KEYS = (
 )
 ROWS: tuple[Row, ...] = (
     Row("general.architecture", FROM_CONFIG, lambda model: model.architecture),
-    *(Row(f"{OWN}{key}", FROM_CONFIG, derive) for key, derive in _CONFIG_ROWS),
+    *(Row(f"{OWN}{key}", FROM_CONFIG, derive) for key, derive in HYPERPARAMETER_ROWS),
     Row("general.type", FROM_RECIPE, lambda _: "model"),
     *(
         Row(key, FROM_RECIPE, partial(_general, key))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from herdbook.architectures.gguf_tensors import made_from, rope_frequencies
+from herdbook.architectures.gguf_tensors import derived, made_from
 from herdbook.layout import IMATRIX
 from herdbook.progress import track
 from herdbook.release.reader import damaged
@@ -131,8 +131,8 @@ def _equal(
     data = release.subject.read_range(str(path), where, where + count * tensor.row_bytes)
     theirs = np.frombuffer(data, np.uint8).reshape(count, tensor.row_bytes)
     if not rows.parts[tensor.name].sources:
-        frequencies = rope_frequencies(plan.released.config)
-        return bool(np.allclose(theirs.view("<f4"), frequencies, rtol=FLOAT32_NEAR, atol=0))
+        ours = derived(plan.released.config, tensor.name)
+        return bool(np.allclose(theirs.view("<f4"), ours, rtol=FLOAT32_NEAR, atol=0))
     part = rows.parts[tensor.name]
     per_source = tensor.rows // len(part.sources)
     values = rows.of(tensor, first, count)
