@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook.figures.svg import FAINT, GRID, INK, document, fit, label, line, text_width
+from herdbook.figures.svg import FAINT, INK, MARGIN, WIDTH, document, fit, label, line, text_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from schedule import Schedule, Task
 
-WIDTH, MARGIN, BAR, ROW = 860.0, 24.0, 12.0, 15.0
+BAR, ROW = 12.0, 15.0
+NAME = 190.0  # the most that a name takes
+GRID = "hb-grid"
 PATH, OTHER = "#b4532a", "#b9c6da"
 STEPS = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000)  # seconds from one tick to the next
 
@@ -29,7 +31,7 @@ def draw(schedule: Schedule, path: Sequence[Task], title: str) -> str:
         x = left + tick * scale
         body += [
             line(x, top, x, bottom, GRID),
-            label(x, bottom + 16, _clock(tick), 11, anchor="middle", fill=FAINT),
+            label(x, bottom + 16, _clock(tick), 11, anchor="middle", ink=FAINT),
         ]
     for number, (name, run) in enumerate(rows):
         x, y, width = left + run.begin * scale, top + ROW * number, max(1.0, (run.end - run.begin) * scale)
@@ -37,13 +39,13 @@ def draw(schedule: Schedule, path: Sequence[Task], title: str) -> str:
         body.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{BAR:.0f}" rx="2" fill="{fill}"/>'
         )
-        shown = fit(name, 10, 260)
+        shown = fit(name, 10, NAME)
         beside = x + width + 5
-        color = INK if name in critical else FAINT
+        ink = INK if name in critical else FAINT
         if beside + text_width(shown, 10) < right:
-            body.append(label(beside, y + 10, shown, 10, fill=color))
+            body.append(label(beside, y + 10, shown, 10, ink=ink))
         else:
-            body.append(label(x - 5, y + 10, shown, 10, anchor="end", fill=color))
+            body.append(label(x - 5, y + 10, shown, 10, anchor="end", ink=ink))
     return document(WIDTH, bottom + MARGIN + 10, title, body)
 
 

@@ -33,7 +33,7 @@ SECONDS = 0.1  # between two samples of a job's memory
 BLOCK = re.compile(r"^\s*(?:local)?rule (\S+):$")
 ASKED = re.compile(r"^\s*resources: (.*)$")
 THREADS = re.compile(r"^\s*threads: (\d+)$")
-CALL = re.compile(r"^\s*herdbook (.+?) (?:\d?>|$)")
+CALL = re.compile(r"^\s*(?:Shell command: )?herdbook (.+?) (?:\d?>|$)")
 
 
 @dataclass(frozen=True)

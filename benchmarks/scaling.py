@@ -34,7 +34,7 @@ from schedule import Machine, Task, simulate
 from herdbook import plan as plans
 from herdbook import recipe as recipes
 from herdbook.inference.tokenizer import load_tokenizer
-from herdbook.recipe.release import Quantize
+from herdbook.recipe.quantize import Quantize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

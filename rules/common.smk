@@ -3,6 +3,7 @@
 The package knows the jobs with their inputs and outputs (`herdbook.plan.jobs`); this file hands them to Snakemake.
 """
 
+import functools
 import os
 import re
 import secrets
@@ -21,6 +22,7 @@ from herdbook.files import remove_abandoned
 from herdbook.humanize import plural
 from herdbook.layout import SUMS, is_large
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
+from herdbook.plan.jobs import needed as made_for
 from herdbook.progress import say
 from herdbook.signing.keys import PASSWORD_VARIABLE
 from herdbook.signing.signer import configured_signer
@@ -215,8 +217,44 @@ def needed(job):
     """
     dag = workflow.dag_settings
     always = dag.forceall or dag.forcerun or dag.forcetargets or RerunTrigger.INPUT in workflow.rerun_triggers
-    read = always or not all(path.exists() for path in job.outputs)
-    return [placed(path) for path in job.inputs] if read else []
+    missing = not all(path.exists() for path in job.outputs)
+    awaited = awaited_copies(job) if missing else ()
+    return [placed(path) for path in (*job.inputs, *awaited)] if always or missing else []
+
+
+def awaited_copies(job):
+    """
+    Return the files that a job waits for to copy from them what it would else make itself: those that this run makes, or has,
+    for its targets. It also copies from whatever else exists when it runs.
+    """
+    dag = workflow.dag_settings
+    # Inputs may not depend on targets if Snakemake compares them.
+    partial = dag.until or dag.omit_from or RerunTrigger.INPUT in workflow.rerun_triggers
+    # When the process of a job starts, all is there. The targets of a workflow that Herdbook is a module of are unknown here.
+    if partial or not MAIN or not workflow.is_main_process:
+        return []
+    return [path for path in job.copied if path in made_anyway()]
+
+
+@functools.cache
+def made_anyway():
+    """Return the files that are made or exist for this run's targets, whatever copies from them."""
+    named = workflow.dag_settings.targets or {workflow.default_target}
+    files = set()
+    for name in named:
+        if workflow.is_rule(name):
+            target = workflow.get_rule(name)
+            files.update(str(file) for file in (*target.input, *target.output) if not callable(file))
+        else:
+            files.add(name)
+    asked = {Path(os.path.relpath(file)) for file in files}
+    jobs = made_for(JOBS, [job for job in JOBS if not asked.isdisjoint(relative(job.outputs))])
+    return {path for job in jobs for path in job.outputs}
+
+
+def relative(paths):
+    """Return paths as they are from the working folder."""
+    return {Path(os.path.relpath(path)) for path in paths}
 
 
 def placed(path):
@@ -256,7 +294,7 @@ def marks(paths):
 def awaited(rule):
     """Return a rule's function of inputs on machines that share no disk: the marks of what a job awaits."""
     jobs = {job.id: job for job in JOBS if job.rule == rule}
-    return lambda wildcards: marks(jobs[wildcards.id].inputs)
+    return lambda wildcards: marks((*jobs[wildcards.id].inputs, *jobs[wildcards.id].copied))
 
 
 def command(rule):

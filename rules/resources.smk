@@ -21,9 +21,18 @@ def subject(wildcards):
     return BY_ID[wildcards.id].subject if "id" in wildcards.keys() else None
 
 
+def alone(wildcards):
+    """Return whether the job may find none of the files that it could copy from."""
+    job = BY_ID.get(wildcards.id) if "id" in wildcards.keys() else None
+    if APART or job is None:
+        return False
+    awaited = awaited_copies(job)
+    return not all(path in awaited or path.exists() for path in job.copied)
+
+
 def cores(wildcards):
     """Return the job's number of threads."""
-    return needs.threads(PLAN, subject(wildcards), on_gpu=ON_GPU)
+    return needs.threads(PLAN, subject(wildcards), on_gpu=ON_GPU, alone=alone(wildcards))
 
 
 def memory(wildcards, threads, attempt):
@@ -36,7 +45,8 @@ def memory(wildcards, threads, attempt):
 
 def minutes(wildcards, threads, attempt):
     """Return the job's time limit in minutes, doubled for each failed attempt."""
-    return rounded(needs.seconds(PLAN, subject(wildcards), threads), 60) * 2 ** (attempt - 1)
+    seconds = needs.seconds(PLAN, subject(wildcards), threads, alone=alone(wildcards))
+    return rounded(seconds, 60) * 2 ** (attempt - 1)
 
 
 def disk(wildcards):
@@ -46,7 +56,8 @@ def disk(wildcards):
 
 def disk_with_inputs(wildcards):
     """Return the size of the job's outputs and inputs in MB, for a machine that takes these from the cache."""
-    makers = NODES.taken(BY_ID[wildcards.id].inputs)
+    job = BY_ID[wildcards.id]
+    makers = NODES.taken((*job.inputs, *job.copied))
     return disk(wildcards) + sum(rounded(needs.disk_bytes(PLAN, job.subject), 10**6) for job in makers)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import time
 
@@ -11,6 +12,7 @@ from herdbook import plan as plans
 from herdbook.cache import Cache, configured, nodes
 from herdbook.cache.folder import FolderStore
 from herdbook.cache.nodes import Nodes, check_sent
+from herdbook.cache.product import products
 from herdbook.cache.step import add, hand_on_spent, is_saved, restore, save, take
 from herdbook.errors import CacheError
 from herdbook.files import sha256_file
@@ -18,7 +20,10 @@ from herdbook.layout import Layout
 from herdbook.lock.evaluation import LockedDataSet
 from herdbook.needs import spent
 from herdbook.plan.jobs import find, result_jobs
+from herdbook.steps.quantize.step import quantize
 from herdbook.steps.registry import run
+from herdbook.weights.gguf_file import header
+from herdbook.weights.gguf_header import encode
 from support import tiny
 
 MODELS = {
@@ -237,3 +242,52 @@ def test_files_that_snakemake_does_not_send_are_named(recipe, tmp_path, monkeypa
     plan = plans.load(recipe)
     assert problems() == [f"{tmp_path}/{name}: git does not track it in this folder" for name in needed]
     assert os.path.relpath(recipe).startswith("..")
+
+
+@pytest.fixture
+def ladder(tmp_path):
+    """Two quantized files of a model, of which one copies most of the other."""
+    tiny.write_model(tmp_path / "base", hidden=256, intermediate=256)
+    methods = {"methods": ["Q4_K_M", "Q4_K_S"]}
+    recipe = tiny.write_recipe(tmp_path / "r.yaml", {"base": {"folder": "base"}}, quantize=methods)
+    plan = tiny.build(recipe, tmp_path / "results")
+    write_head(plan)
+    for item in plan.quantized:
+        quantize(plan, item, 1)
+    return plan
+
+
+def write_head(plan):
+    """Write the header of quantized files, without the converter."""
+    path = plan.layout.header(plan.conversion)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header({"general.architecture": encode("llama")}, []))
+
+
+def test_a_quantized_file_awaits_and_takes_what_it_copies(ladder, bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "cache"))
+    add(ladder, configured())
+    mixed, small = (find(result_jobs(ladder), "quantize", f"Tiny.{name}") for name in ("Q4_K_M", "Q4_K_S"))
+    found = Nodes(ladder)
+    assert names(found.awaited(mixed.copied)) == ["quantize Tiny.Q4_K_S"]
+    assert found.awaited(small.copied) == []
+    found.look_up()
+    assert found.awaited(mixed.copied) == []
+
+    def take_elsewhere(name):
+        other = plans.load(ladder.recipe_path, tmp_path / name)
+        job = find(result_jobs(other), "quantize", "Tiny.Q4_K_M")
+        take(other, job, lambda one: write_head(other) if one.rule == "convert" else run(other, one))
+        assert all(path.exists() for path in job.inputs)
+        return job, [path.exists() for path in job.copied]
+
+    # by hand, nothing is taken that is not needed; nor does it matter if no machine has made it
+    assert take_elsewhere("by hand")[1] == [False, False]
+    monkeypatch.setenv("HERDBOOK_RUN", "r")
+    job, exist = take_elsewhere("there")
+    assert exist == [True, True]
+    for here, there in zip(mixed.copied, job.copied, strict=True):
+        assert sha256_file(here) == sha256_file(there)
+    (product,) = [one for one in products(ladder) if one.job == small]
+    shutil.rmtree(tmp_path / "cache" / product.entry)
+    assert take_elsewhere("alone")[1] == [False, False]

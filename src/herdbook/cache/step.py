@@ -67,7 +67,8 @@ def restore(plan: Plan, path: Path) -> None:
 def take(plan: Plan, job: Job, make: Callable[[Job], None]) -> None:
     """Take the inputs of a job that are missing on this machine from the cache, if one is configured.
 
-    What no cache keeps, such as a model's folder of links, is made here, of what the cache keeps.
+    What no cache keeps, such as a model's folder of links, is made here, of what the cache keeps. In a build on machines that
+    share no disk, so are the files that the job waited for to copy from them, as far as the cache contains them.
 
     Args:
         plan: The plan.
@@ -79,7 +80,8 @@ def take(plan: Plan, job: Job, make: Callable[[Job], None]) -> None:
         DigestMismatchError: If an input is damaged.
     """
     cache = configured()
-    if cache is None or all(path.exists() for path in job.inputs):
+    copied = job.copied if RUN.value else ()
+    if cache is None or all(path.exists() for path in (*job.inputs, *copied)):
         return
     every = products(plan)
     kept = {path: product for product in every for path in product.files.values()}
@@ -96,6 +98,9 @@ def take(plan: Plan, job: Job, make: Callable[[Job], None]) -> None:
                 make(makers[path])
 
     provide(job.inputs)
+    spared = dict.fromkeys(kept[path] for path in copied if path in kept and not path.exists())
+    for product in cache.contained(list(spared)):
+        _restore_whole(cache, product, plan.recipe.release.name)
 
 
 def _restore_whole(cache: Cache, product: Product, release: str) -> None:

@@ -18,13 +18,14 @@ CORE_BYTES = 4 * 10**9
 MOST = 8
 
 
-def threads(plan: Plan, subject: Subject | None, *, on_gpu: bool = False) -> int:
+def threads(plan: Plan, subject: Subject | None, *, on_gpu: bool = False, alone: bool = False) -> int:
     """Return how many threads a job gets.
 
     Args:
         plan: The plan.
         subject: The item of the plan that the job makes.
         on_gpu: Whether models run on a GPU.
+        alone: As in ``seconds``.
     """
     match subject:
         case Part():
@@ -38,15 +39,15 @@ def threads(plan: Plan, subject: Subject | None, *, on_gpu: bool = False) -> int
             # jobs in parallel finish sooner than one with many threads. One document keeps a GPU busy.
             return 1 if on_gpu else _cores_for(memory_bytes(plan, subject))
         case Quantized():
-            return min(max(2, _cores_for(plan.released.size_bytes)), _worth(plan, subject))
+            return min(max(2, _cores_for(plan.released.size_bytes)), _worth(plan, subject, alone=alone))
         case RoutingReport() | Imatrix() | Reference() | FileLoss():
             return min(max(4, _cores_for(plan.released.size_bytes)), _worth(plan, subject))
     return 1
 
 
-def _worth(plan: Plan, subject: Subject) -> int:
+def _worth(plan: Plan, subject: Subject, *, alone: bool = False) -> int:
     """Return how many threads have at least as much work each as the start of the process, during which they wait."""
-    return max(1, math.ceil(seconds(plan, subject) / SLOW.start) - 1)
+    return max(1, math.ceil(seconds(plan, subject, alone=alone) / SLOW.start) - 1)
 
 
 def _cores_for(size_bytes: int) -> int:

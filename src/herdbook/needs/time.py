@@ -7,7 +7,6 @@ limit is retried with a longer one. No result and no key depends on any of this.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ from herdbook.plan import (
     Search,
 )
 from herdbook.plan.operation import MakeRouters
+from herdbook.plan.siblings import effort, left_to_encode
 from herdbook.recipe import Moe
 from herdbook.recipe.rank import Clustered
 
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from herdbook.recipe import RankRule
 
 ELEMENTWISE = 100  # operations per element of work beyond copying: sorting, drawing noise, rounding
-# How fast types are encoded, relative to K types, which search for scales: the others take their scale from a block's largest
-# number (measured: 5 to 30), or search in a grid as well (1/10 to 1/2).
-UNSEARCHED, IN_GRID = 10, 1 / 6
 CLUSTER_ROUNDS = 8  # those of ``herdbook.steps.laser.clusters``
 
 
@@ -59,7 +56,7 @@ class Rates:
         network: Bytes per second that are downloaded.
         float64: Operations per second of one core in decompositions.
         float32: Operations per second of one core in running text through a model.
-        quantized: Elements per second of one core in the slowest K type.
+        quantized: Elements per second of one core that are encoded in Q4_K without an importance matrix.
         token_bytes: Bytes of text per token.
     """
 
@@ -96,7 +93,9 @@ def _clustered(shapes: Iterable[tuple[int, ...]], rules: Iterable[RankRule]) -> 
     return sum(clustered_operations(shape, rule) for shape in shapes for rule in found)
 
 
-def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates = SLOW) -> float:
+def seconds(
+    plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates = SLOW, *, alone: bool = False
+) -> float:
     """Return the time of a job in seconds.
 
     Args:
@@ -104,6 +103,7 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
         subject: The item of the plan that the job makes; None if the job makes the release or reads it as a whole.
         threads: How many matrices, windows of text or documents the job works on at the same time.
         rates: The rates of the machine.
+        alone: Whether a quantized file may find none of those that it could copy encoded tensors from.
     """
     match subject:
         case Part():
@@ -131,22 +131,19 @@ def seconds(plan: Plan, subject: Subject | None, threads: int = 1, rates: Rates 
         case Conversion():
             return rates.start  # the vocabulary alone
         case Quantized():
-            moved = plan.released.size_bytes + subject.size_bytes
-            effort = sum(math.prod(each.shape) / _speed(each.type) for each in subject.tensors)
-            return rates.start + moved / rates.disk + effort / rates.quantized / threads
+            encodes = left_to_encode(subject, () if alone else plan.siblings[subject.id])
+            copied = sum(each.size_bytes for each in subject.tensors) - sum(
+                each.size_bytes for each in encodes
+            )
+            moved = plan.released.size_bytes + subject.size_bytes + copied
+            work = sum(effort(subject, each) for each in encodes)
+            return rates.start + moved / rates.disk + work / rates.quantized / threads
         case Node():
             return rates.start  # links, and small files
         case None:
             # All files of the release are copied or read once.
             quantized = sum(item.size_bytes for item in plan.quantized)
             return rates.start + (plan.released.size_bytes + quantized) / rates.disk
-
-
-def _speed(kind: str) -> float:
-    """Return how fast a type is encoded, relative to K types."""
-    if kind.startswith("IQ"):
-        return IN_GRID
-    return 1 if kind.endswith("_K") else UNSEARCHED
 
 
 def _part(plan: Plan, part: Part, threads: int, rates: Rates) -> float:

@@ -86,6 +86,8 @@ class Job:
         subject: The item of the plan that it makes; None if it makes or reads the release as a whole.
         size_bytes: Bytes of weights that it makes; 0 if it makes none.
         also: Names of further models of the recipe that share its result.
+        copied: Files of other jobs that it copies from what it would else make itself, if the same build makes them; its result
+            is the same without them.
     """
 
     rule: str
@@ -96,6 +98,7 @@ class Job:
     subject: Subject | None = field(default=None, hash=False)
     size_bytes: int = 0
     also: tuple[str, ...] = ()
+    copied: tuple[Path, ...] = ()
 
     @property
     def label(self) -> str:
@@ -208,21 +211,21 @@ def jobs(plan: Plan, signer: SignerIdentity | None = None) -> list[Job]:
         signer: The signer of the claims; None if they are not signed.
     """
     every = all_jobs(plan, signer)
-    return _needed(every, every[-1:])
+    return needed(every, every[-1:])
 
 
 def needed_results(plan: Plan) -> list[Job]:
     """Return those of ``result_jobs`` that the release is made from, each after those whose files it reads."""
     every = result_jobs(plan)
     read = {path for one in plan.editions for path in (*contents(one).values(), *card_inputs(one))}
-    return _needed(every, [job for job in every if not read.isdisjoint(job.outputs)])
+    return needed(every, [job for job in every if not read.isdisjoint(job.outputs)])
 
 
-def _needed(every: list[Job], last: Iterable[Job]) -> list[Job]:
+def needed(every: list[Job], last: Iterable[Job]) -> list[Job]:
     """Return the jobs that the last ones are made from, with these, in order."""
     makers = {path: job for job in every for path in job.outputs}
-    needed = set(reachable(last, lambda job: [makers[path] for path in job.inputs if path in makers]))
-    return [job for job in every if job in needed]
+    found = set(reachable(last, lambda job: [makers[path] for path in job.inputs if path in makers]))
+    return [job for job in every if job in found]
 
 
 def _models(plan: Plan) -> Iterator[Job]:
@@ -297,11 +300,14 @@ def _measured(plan: Plan) -> Iterator[Job]:
                 matrix,
             )
         for quantized in plan.quantized:
-            files = (layout.quantized(quantized), layout.quantized_record(quantized))
             size, read = quantized.size_bytes, (header, *released)
             if quantized.imatrix:
                 read += matrix_files(plan, quantized.imatrix)
-            yield Job("quantize", quantized.id, quantized.key, read, files, quantized, size)
+            files = _quantized_files(plan, quantized)
+            copied = tuple(
+                path for one in plan.siblings[quantized.id] for path in _quantized_files(plan, one)
+            )
+            yield Job("quantize", quantized.id, quantized.key, read, files, quantized, size, copied=copied)
     yield from _losses(plan)
     data: tuple[Path, ...] = ()
     if item_data := plan.data:
@@ -310,7 +316,7 @@ def _measured(plan: Plan) -> Iterator[Job]:
     for measured in plan.evaluations:
         read = (*folder_paths(plan, measured.node), *data)
         if measured.quantized:
-            read += (layout.quantized(measured.quantized), layout.quantized_record(measured.quantized))
+            read += _quantized_files(plan, measured.quantized)
         also = (measured.label,) if measured.made_as else ()
         result = (layout.evaluation(measured), layout.samples(measured))
         yield Job("evaluate", measured.id, measured.key, read, result, measured, also=also)
@@ -328,7 +334,7 @@ def _losses(plan: Plan) -> Iterator[Job]:
     for item in plan.losses:
         read = (*released, *kept)
         if item.quantized:
-            read += (layout.quantized(item.quantized), layout.quantized_record(item.quantized))
+            read += _quantized_files(plan, item.quantized)
         if item.encoded:
             read += folder_paths(plan, item.encoded)
         yield Job("loss", item.id, item.key, read, (layout.loss(item),), item)
@@ -337,6 +343,10 @@ def _losses(plan: Plan) -> Iterator[Job]:
 def matrix_files(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
     """Return the files of an importance matrix: itself, and its record."""
     return plan.layout.matrix(matrix), plan.layout.matrix_record(matrix)
+
+
+def _quantized_files(plan: Plan, item: Quantized) -> tuple[Path, ...]:
+    return plan.layout.quantized(item), plan.layout.quantized_record(item)
 
 
 def _matrix_inputs(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:

@@ -27,6 +27,7 @@ from herdbook.plan.precision import roundings
 from herdbook.plan.pruning import needed_whole
 from herdbook.plan.quantize import Conversion, Quantized, plan_conversion, plan_quantized, replaced_types
 from herdbook.plan.routing import RoutingReport, plan_report
+from herdbook.plan.siblings import siblings
 from herdbook.plan.tokenizer_model import readers
 from herdbook.plan.tokens import check_tokens
 from herdbook.plan.tuned import warnings_of, with_found
@@ -168,6 +169,11 @@ class Plan:
         if not self.recipe.gguf or self.edition is Edition.WEIGHTS:
             return ()
         return plan_quantized(self.recipe, self.released, self.conversion, self.imatrix)
+
+    @cached_property
+    def siblings(self) -> dict[str, tuple[Quantized, ...]]:
+        """By the id of each quantized file, those that it waits for, to copy encoded tensors from them."""
+        return siblings(self.quantized)
 
     @cached_property
     def imatrix(self) -> Imatrix | None:

@@ -87,3 +87,13 @@ def fitting(name: str, width: int) -> str:
         return name
     substitute = kind.narrower or name
     return substitute if TYPES[substitute].fits(width) else "F16"
+
+
+def encoding(name: str, matrix: str | None) -> tuple[str, str | None]:
+    """Return what decides the bytes of a tensor besides its weights: its type, and the importance matrix if its encoder weighs.
+
+    Args:
+        name: The type.
+        matrix: The key of the file's importance matrix; None if it has none.
+    """
+    return name, matrix if TYPES[name].weighs else None

@@ -9,7 +9,7 @@
 
 They use ``herdbook.weights.gguf_file`` (the container), ``herdbook.architectures.gguf_tensors`` (the safetensors tensors of
 each GGUF tensor), ``model_folder`` (named shards as one model), ``source`` (rows in llama.cpp's order) and ``encode`` (rows to
-bytes). The plan chooses the types (``herdbook.quantization``).
+bytes), ``held`` (bytes that another file has already). The plan chooses the types (``herdbook.quantization``).
 
 Importing this package loads neither torch nor the quantizers.
 """

@@ -1,7 +1,7 @@
 """A model's safetensors to a quantized GGUF: the file that llama.cpp's ``llama-quantize`` would write, tensor by tensor.
 
-Every tensor is read from the shards, encoded and written once. Its digest, and that of the file, are computed in the same
-pass, so the record states what the file contains and what it was made from.
+Every tensor is read from the shards, encoded and written once, or copied from another file that has it already. Its digest, and
+that of the file, are computed in the same pass, so the record states what the file contains and what it was made from.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.architectures.gguf_tensors import TensorLayout
+    from herdbook.steps.quantize.held import HeldTensor
     from herdbook.steps.quantize.model_folder import ModelFolder
     from herdbook.weights.gguf_file import GgufFile
     from herdbook.weights.imatrix import ImportanceMatrix
@@ -43,6 +44,7 @@ def quantize_file(
     *,
     matrix: ImportanceMatrix | None = None,
     entries: Mapping[str, str | int] | None = None,
+    held: Mapping[str, HeldTensor] | None = None,
     threads: int = 1,
 ) -> dict[str, Any]:
     """Make a quantized GGUF of a model.
@@ -59,6 +61,7 @@ def quantize_file(
         file_type: llama.cpp's number of the method.
         matrix: An importance matrix that weighs the errors of columns.
         entries: What the header gets besides.
+        held: Tensors that another file of the model has as they are to be in this one, which are copied.
         threads: How many threads encode.
 
     Returns:
@@ -69,6 +72,7 @@ def quantize_file(
     Raises:
         StepError: If the architecture or a dtype is not supported, or a type needs an importance matrix.
         CheckpointError: If a file is damaged, weights are infinite or not a number, or ``types`` are another model's.
+        DigestMismatchError: If what is copied is not as it was when it was made.
     """
     folder = read_folder(model)
     parts = tensors_of(folder)
@@ -91,15 +95,18 @@ def quantize_file(
     ):
         file.write(written.head)
         for tensor in tensors:
-            part = parts[tensor.name]
-            pieces = (
-                _encoded(folder, part, tensor, weights, pool if threads > 1 else None)
-                if part.sources
-                else _copied(source, tensor)
-            )
+            part, copy = parts[tensor.name], (held or {}).get(tensor.name)
+            if copy:
+                pieces = copy.pieces(tensor)
+            elif part.sources:
+                pieces = _encoded(folder, part, tensor, weights, pool if threads > 1 else None)
+            else:
+                pieces = _copied(source, tensor)
             for piece in pieces:
                 file.write(written.piece(piece))
             file.write(written.end(tensor, part))
+            if copy:
+                copy.check(written.entries[-1]["sha256"])
             advance()
     return written.record(tensors)
 
