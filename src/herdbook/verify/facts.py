@@ -35,7 +35,8 @@ from herdbook.layout import (
     SUMS,
     WEIGHTS_INDEX,
 )
-from herdbook.recipe import Adapter, Hub, HubFile, Laser, Merge, Moe, Pypi, is_file, search_of
+from herdbook.quantization.schemes import SCHEMES
+from herdbook.recipe import Adapter, Compress, Hub, HubFile, Laser, Merge, Moe, Pypi, is_file, search_of
 from herdbook.recipe.evaluate import AskedSuite
 from herdbook.recipe.tokenizer import Tokenizer
 from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
@@ -73,7 +74,10 @@ def _lines_up(recipe: Recipe) -> bool:
 
 
 def _stacks(recipe: Recipe) -> bool:
-    return any(isinstance(model, Moe) and model.moe.layout == "fused" for model in recipe.models.values())
+    mixtures = [model for model in recipe.models.values() if isinstance(model, Moe)]
+    encoded = [model for model in recipe.models.values() if isinstance(model, Compress)]
+    for_macs = any(SCHEMES[model.scheme].library == "mlx" for model in encoded)
+    return bool(mixtures and for_macs) or any(model.moe.layout == "fused" for model in mixtures)
 
 
 def _spreads(recipe: Recipe) -> bool:
@@ -368,7 +372,7 @@ FACTS = (
     Fact(
         "digests of computed slices of stacked tensors",
         RECORD,
-        ("tensors.alter.slices.*.sha256", "tensors.cast.slices.*.sha256"),
+        ("tensors.alter.slices.*.sha256", "tensors.cast.slices.*.sha256", "tensors.compress.slices.*.sha256"),
         RERUN,
         "recomputed",
         _stacks,
