@@ -139,20 +139,17 @@ def test_blocks_of_rows_are_put_together(monkeypatch):
 def form_of(config, scheme):
     """The shapes of a model's tensors in a format, spelled out: three for each matrix, those of experts with their number before."""
     found = {}
-    for name, shape in implied(config).items():
-        if len(shape) == 1 or name.endswith(".gate.weight"):
-            found[name] = shape
+    for full, shape in implied(config).items():
+        if len(shape) == 1 or full.endswith(".gate.weight"):
+            found[full] = shape
             continue
         rows, columns = shape
-        outer = (rows,)
+        module = full.removesuffix(".weight").replace(".experts.0.", ".switch_mlp.")
         for own, dense in {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}.items():
-            name = name.replace(f".experts.0.{own}.", f".switch_mlp.{dense}.")
-        name = name.replace(".experts.0.", ".switch_mlp.")
-        if ".experts." in name:
+            module = module.replace(f".switch_mlp.{own}", f".switch_mlp.{dense}")
+        if ".experts." in module:
             continue
-        if ".switch_mlp." in name:
-            outer = (3, rows)
-        module = name.removesuffix(".weight")
+        outer = (3, rows) if ".switch_mlp." in module else (rows,)
         found[f"{module}.weight"] = (*outer, columns * scheme.bits // 32)
         found[f"{module}.scales"] = found[f"{module}.biases"] = (*outer, columns // 64)
     return found

@@ -51,9 +51,9 @@ from herdbook.verify.gguf.table import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from herdbook.recipe import Recipe
+    from herdbook.recipe import Recipe, Section
 
 TEXTS = "the author's texts (`rebuild --inputs`)"
 AGE = "that no newer release exists"
@@ -75,8 +75,9 @@ def _lines_up(recipe: Recipe) -> bool:
 
 def _stacks(recipe: Recipe) -> bool:
     mixtures = [model for model in recipe.models.values() if isinstance(model, Moe)]
-    encoded = [model for model in recipe.models.values() if isinstance(model, Compress)]
-    for_macs = any(SCHEMES[model.scheme].library == "mlx" for model in encoded)
+    models: Iterable[Section] = recipe.models.values()
+    encoded = (SCHEMES[model.scheme] for model in models if isinstance(model, Compress))
+    for_macs = any(scheme.library == "mlx" for scheme in encoded)
     return bool(mixtures and for_macs) or any(model.moe.layout == "fused" for model in mixtures)
 
 
