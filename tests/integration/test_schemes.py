@@ -22,7 +22,7 @@ from herdbook.quantization.compressed_tensors import KEY
 from herdbook.quantization.schemes import SCHEMES
 from herdbook.release.finding import Outcome
 from herdbook.release.sums import parse_sums
-from herdbook.steps.card.step import render_card
+from herdbook.steps.card.step import card_texts, render_card
 from herdbook.steps.compress.encode import decode, encode
 from herdbook.weights.checkpoint import digest_shard
 from support import lies, tiny
@@ -204,6 +204,23 @@ def test_all_are_published(made):
             if path.is_file()
         }
     assert status(findings("keeper/Tiny-FP8", "recomputed", sample_bytes=None)) == 0
+
+
+def test_a_sliding_window_that_mlx_lm_does_not_have_is_a_warning_and_on_the_card(tmp_path):
+    tiny.write_model(tmp_path / "base", model_type="mistral", sliding_window=64, **SIZES)
+    recipe = tiny.write_recipe(
+        tmp_path / "r.yaml",
+        {"base": {"folder": "base"}},
+        quantize={"schemes": ["W4A16", "MLX_4BIT"]},
+    )
+    plan = tiny.build(recipe, tmp_path / "results")
+    words = "mlx-lm has no sliding window for mistral: texts of more than 64 tokens are computed with full attention"
+    assert [warning for warning in plan.warnings if words in warning] == [
+        f"quantize.schemes: MLX_4BIT: {words}"
+    ]
+    cards = {one.edition: "".join(map(str, card_texts(one, None).values())) for one in plan.editions}
+    assert words in cards[Edition.MLX_4BIT]
+    assert not [edition for edition in (Edition.MAIN, Edition.W4A16) if words in cards[edition]]
 
 
 @pytest.mark.parametrize(
