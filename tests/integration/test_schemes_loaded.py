@@ -10,7 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from herdbook.layout import CONFIG, WEIGHTS
-from herdbook.quantization.schemes import KEY, SCHEMES
+from herdbook.quantization.compressed_tensors import KEY
+from herdbook.quantization.schemes import SCHEMES
 from herdbook.steps.compress.decoded import DecodedTensors
 from support import tiny
 

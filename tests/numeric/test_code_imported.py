@@ -122,6 +122,13 @@ def found(tmp_path_factory):
         evaluate={**measured, "models": ["base", "hidden"]},
         leaderboards={"board": {**BOARD, "snapshot": "../board.csv", "score_column": "score"}},
     )
+    tiny.write_model(folder / "broad", seed=5, hidden=64)
+    write(
+        "macs",
+        {"broad": {"folder": "../broad"}},
+        calibration=held_out,
+        quantize={"schemes": ["MLX_6BIT"], "loss": {"texts": ["held"]}},
+    )
     odd = small_models.MODELS["odd"]
     small_models.write_folder(odd, folder / "odd")
     small_models.write_gguf(odd, folder / "full.gguf")

@@ -12,9 +12,10 @@ import json
 import os
 from pathlib import Path
 
-from herdbook.architectures.form import misfits
 from herdbook.architectures.mixtures import BY_MODEL_TYPE
 from herdbook.inference.agreement import disagreement
+from herdbook.quantization.schemes import scheme_of
+from herdbook.weights.loading import loading_problems
 from support import forkserver
 
 
@@ -49,10 +50,13 @@ def check(folder):
     if not _is_first(repr([headers, config, index, tokenizer])):
         return
     family = BY_MODEL_TYPE.get(json.loads(config)["model_type"])
-    if family and not family.loadable:  # transformers does not have it
+    scheme = scheme_of(json.loads(config))
+    if (family and not family.loadable) or (
+        scheme and scheme.library == "mlx"
+    ):  # transformers does not have it
         tensors = {name: entry for header in headers.values() for name, entry in json.loads(header).items()}
         shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items() if name != "__metadata__"}
-        assert misfits(json.loads(config), shapes) == []
+        assert loading_problems(json.loads(config), shapes) == []
     else:
         loads_whole(folder)
     if tokenizer:

@@ -1,4 +1,7 @@
-"""Formats for GPU servers: their numbers against llm-compressor's and against arithmetic of our own, their names and settings."""
+"""Formats for GPU servers: their numbers against llm-compressor's and against arithmetic of our own, their names and settings.
+
+And the releases and recipes of all formats.
+"""
 
 import itertools
 import json
@@ -11,8 +14,10 @@ from safetensors.torch import load_file
 
 from herdbook.architectures.form import implied
 from herdbook.architectures.linear import is_encoded, kept
+from herdbook.errors import RecipeError
 from herdbook.plan.edition import editions_of, repo_of, title_of
-from herdbook.quantization.schemes import KEY, SCHEMES, scheme_of
+from herdbook.quantization.compressed_tensors import FORMATS, KEY
+from herdbook.quantization.schemes import SCHEMES, scheme_of
 from herdbook.recipe import compressed_name, of_scheme, parse, with_compressed, without_compressed
 from herdbook.steps.compress.encode import decode, encode
 from herdbook.weights.compressed import full_width
@@ -20,6 +25,7 @@ from herdbook.weights.loading import loading_problems
 
 PEER = Path(__file__).parents[1] / "data/compress"
 DTYPES = ("bf16", "f16", "f32")
+SERVERS = pytest.mark.parametrize("scheme", FORMATS, ids=lambda scheme: scheme.name)
 CONFIG = {
     "architectures": ["MixtralForCausalLM"],
     "model_type": "mixtral",
@@ -46,7 +52,7 @@ def same(one, other):
     return one.dtype == other.dtype and one.shape == other.shape and torch.equal(*bits)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+@SERVERS
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_bit_is_that_of_llm_compressor(peer, scheme, dtype):
     matrix = peer[f"{dtype}.matrix"]
@@ -57,7 +63,7 @@ def test_every_bit_is_that_of_llm_compressor(peer, scheme, dtype):
     assert [name for name in made if not same(made[name], theirs[name])] == []
 
 
-@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+@SERVERS
 def test_its_settings_are_those_that_llm_compressor_writes(scheme):
     theirs = json.loads((PEER / "peer.json").read_text(encoding="utf-8"))["settings"][scheme.name]
     assert scheme.settings(theirs["ignore"]) == theirs
@@ -116,7 +122,7 @@ def test_four_bits_are_the_nearest_integer_of_the_quotient_by_the_scale_of_its_g
     assert made["weight_shape"].tolist() == [2, 128]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+@SERVERS
 def test_what_is_decoded_is_as_near_as_the_format_allows(drawn, scheme):
     weights, _ = drawn
     decoded = decode(encode(weights, scheme), scheme).to(torch.float32)
@@ -162,12 +168,12 @@ def test_routers_head_embeddings_and_norms_keep_their_width():
     ]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+@SERVERS
 def test_a_model_in_a_format_loads_whole_or_each_difference_is_named(scheme):
     config = {**CONFIG, KEY: scheme.settings(kept(implied(CONFIG)))}
     form = encoded_form(scheme)
     assert loading_problems(config, form) == []
-    assert full_width(form, scheme)[0] == implied(CONFIG)
+    assert full_width(form, scheme, config)[0] == implied(CONFIG)
     stored = "model.layers.0.block_sparse_moe.experts.1.w2"
     for name in [name for name in form if name.startswith(stored)]:
         lacking = {key: shape for key, shape in form.items() if key != name}
@@ -183,7 +189,9 @@ def test_a_model_in_a_format_loads_whole_or_each_difference_is_named(scheme):
 
 def test_schemes_differ_in_all_that_names_them():
     for one, other in itertools.combinations(SCHEMES.values(), 2):
-        assert len({one.name, other.name, one.ending, other.ending, one.format, other.format}) >= 5
+        ours, theirs = ((scheme.name, scheme.ending, scheme.tags[1]) for scheme in (one, other))
+        assert not {*ours} & {*theirs}
+        assert one.settings([]) != other.settings([])
 
 
 RECIPE = """
@@ -201,6 +209,11 @@ publish: {{{}}}
         ("methods: [Q8_0]", "gguf_repo: herd/g", {"Tiny": "herd/tiny", "Tiny-GGUF": "herd/g"}),
         ("schemes: [W4A16]", "scheme_repos: {W4A16: herd/w}", {"Tiny": "herd/tiny", "Tiny-W4A16": "herd/w"}),
         (
+            "schemes: [MLX_4BIT, MLX_8BIT]",
+            "scheme_repos: {MLX_4BIT: herd/4, MLX_8BIT: herd/8}",
+            {"Tiny": "herd/tiny", "Tiny-4bit": "herd/4", "Tiny-8bit": "herd/8"},
+        ),
+        (
             "methods: [Q8_0], schemes: [W4A16, FP8_DYNAMIC]",
             "gguf_repo: herd/g, scheme_repos: {FP8_DYNAMIC: herd/f, W4A16: herd/w}",
             {"Tiny": "herd/tiny", "Tiny-GGUF": "herd/g", "Tiny-W4A16": "herd/w", "Tiny-FP8": "herd/f"},
@@ -210,6 +223,14 @@ publish: {{{}}}
 def test_what_a_build_is_released_as(section, publish, expected):
     recipe = parse(RECIPE.format(section, publish))
     assert {title_of(recipe, one): repo_of(recipe, one) for one in editions_of(recipe)} == expected
+
+
+def test_no_model_of_a_recipe_has_the_name_of_an_encoded_one():
+    names = {compressed_name("base", scheme) for scheme in SCHEMES}
+    assert len(names) == len(SCHEMES)
+    for name in names:
+        with pytest.raises(RecipeError):
+            parse(RECIPE.format("methods: [Q8_0]", "").replace("{base:", f"{{{name}: {{hub: a/b}}, base:"))
 
 
 def test_the_recipe_of_a_format_has_the_model_and_its_loss_alone():

@@ -42,7 +42,9 @@ STEPS = {
     "adapter": Step("Make a shard of a model with an adapter folded in.", options=(options.threads,)),
     "merge": Step("Make a shard of a dense merge.", options=(options.threads,)),
     "moe": Step("Make a shard of a Mixture of Experts.", options=(options.threads,)),
-    "compress": Step("Make a shard of a model in a format for GPU servers.", options=(options.threads,)),
+    "compress": Step(
+        "Make a shard of a model in a format for GPU servers or Macs.", options=(options.threads,)
+    ),
     "files": Step("Write a source model's configuration and tokenizer to its folder."),
     "assemble": Step("Make a model's folder for transformers."),
     "routing": Step("Report which experts the released mixture's routers choose.", key=False, options=GPU),

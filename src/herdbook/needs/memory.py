@@ -38,6 +38,7 @@ from herdbook.plan.operation import (
     ReduceAsSearched,
     TakeOver,
 )
+from herdbook.quantization.schemes import SCHEMES
 from herdbook.recipe.rank import Clustered
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ RECORD_BYTES = 20_000
 ELEMENT_BYTES = 12
 # An element as it is stored in at most 32 bits, its absolute value and quotients, and these as integers, with a copy of each.
 ENCODED_BYTES = 40
+# What ``herdbook.steps.compress.mlx`` encodes at once, beside a matrix as it is stored; numbers that lie in two words are packed as
+# integers of 64 bits.
+MLX_PIECE_BYTES = 80 << 20
 # The longest text that an evaluation reads in one pass; the logits of that many tokens are held in float32.
 TOKENS_AT_ONCE = 2048
 # The rows that ``herdbook.inference.mixture`` passes through an expert together.
@@ -135,8 +139,13 @@ def _part(plan: Plan, part: Part) -> tuple[int, int]:
             node = plan.nodes[part.model]
             largest = max(tensor.size_bytes for _, tensor in node.tensors.values())
             return TORCH_BYTES + 4 * node.size_bytes + 4 * largest, 0
-        case CompressTensors():
-            return TORCH_BYTES + ENCODED_BYTES * max(matrix.elements for matrix in encoded(plan, part)), 0
+        case CompressTensors(scheme=scheme):
+            matrices = encoded(plan, part)
+            if not matrices:
+                return INTERPRETER_BYTES, 0
+            if SCHEMES[scheme].library == "mlx":
+                return TORCH_BYTES + MLX_PIECE_BYTES + max(matrix.size_bytes for matrix in matrices), 0
+            return TORCH_BYTES + ENCODED_BYTES * max(matrix.elements for matrix in matrices), 0
         case FoldAdapter():
             # A matrix in float64, the LoRA product, and their sum.
             return TORCH_BYTES + 32 * max(tensor.elements for tensor in part.computed), 0
@@ -160,10 +169,11 @@ def _part(plan: Plan, part: Part) -> tuple[int, int]:
 
 
 def encoded(plan: Plan, part: Part) -> list[Tensor]:
-    """Return the matrices that a part's tensors in a format for GPU servers are made from, one for each of these."""
+    """Return the matrices that a part's encoded tensors are made from, for each of these anew."""
     (parent,) = plan.nodes[part.model].parents
     tensors = plan.nodes[parent].tensors
-    return [tensors[tensor.origins[0].tensor][1] for tensor in part.tensors if tensor.action == "compress"]
+    made = (tensor for tensor in part.tensors if tensor.action == "compress")
+    return [tensors[origin.tensor][1] for tensor in made for origin in tensor.origins]
 
 
 def _routers(base: Node) -> int:

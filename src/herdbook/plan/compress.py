@@ -1,50 +1,59 @@
-"""Planning a model in a format for GPU servers: matrices of linear layers are encoded, everything else is copied."""
+"""Planning a model in a format for GPU servers or Macs: matrices are encoded, everything else is copied."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.form import is_known
-from herdbook.architectures.linear import SUFFIX, is_encoded, kept
 from herdbook.errors import RecipeError
 from herdbook.plan.code import COPY, Code
 from herdbook.plan.model import Origin, Tensor
 from herdbook.plan.operation import CompressTensors, TakeOver
 from herdbook.plan.part import plan_part
 from herdbook.plan.sharding import cut
-from herdbook.quantization.schemes import KEY, SCALE, SCHEMES, SHAPE
+from herdbook.quantization.schemes import SCHEMES
+from herdbook.weights.compressed import LAYOUTS, modules_of, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from herdbook.plan.model import Node, Part
-    from herdbook.quantization.schemes import Scheme
+    from herdbook.quantization.scheme import Library, Scheme
     from herdbook.recipe import Compress
+    from herdbook.weights.compressed import Layout
 
-COMPRESS_CODE = Code("compress", ("herdbook.steps.compress.step",))
+STEP = ("herdbook.steps.compress.step",)
+SERVERS, MACS = "herdbook.steps.compress.compressed_tensors", "herdbook.steps.compress.mlx"
+CODES: dict[Library, Code] = {
+    "compressed-tensors": Code("compress", STEP, (MACS,)),
+    "mlx": Code("compress-mlx", STEP, (SERVERS,)),
+}
 DTYPES = ("BF16", "F16", "F32")  # of matrices that are encoded
 
 
 def plan_compressed(
     name: str, model: Compress, parent: Node, max_bytes: int
-) -> tuple[tuple[Part, ...], dict[str, Any]]:
-    """Return the parts of a model in a format for GPU servers, and its configuration.
+) -> tuple[tuple[Part, ...], dict[str, Any], list[str]]:
+    """Return the parts of an encoded model, its configuration, and warnings.
 
     Raises:
         RecipeError: If the format cannot hold the model.
     """
     scheme = SCHEMES[model.scheme]
-    if problems := list(_objections(parent, scheme)):
-        raise RecipeError([f"quantize.schemes: {scheme.name}: {problem}" for problem in problems])
-    operation = CompressTensors(scheme.name)
+    layout = LAYOUTS[scheme.library]
+    where = f"quantize.schemes: {scheme.name}: "
+    if problems := list(_objections(parent, scheme, layout)):
+        raise RecipeError([where + problem for problem in problems])
+    operation, copying = CompressTensors(scheme.name), TakeOver("compress")
     parts = []
-    for number, run in enumerate(cut(list(_tensors(parent, scheme)), max_bytes), start=1):
-        computed = any(tensor.action != "copy" for tensor in run)
-        made, code = (operation, COMPRESS_CODE) if computed else (TakeOver("compress"), COPY)
+    for number, run in enumerate(cut(list(_tensors(parent, scheme, layout)), max_bytes), start=1):
+        # a shard of copies is the same in every format with such a header
+        shared = scheme.header == copying.header and all(tensor.action == "copy" for tensor in run)
+        made, code = (copying, COPY) if shared else (operation, CODES[scheme.library])
         parts.append(plan_part(name, str(number), made, run, code))
-    config = parent.config | {KEY: scheme.settings(kept(parent.tensors))}
-    return tuple(parts), config
+    settings = dict.fromkeys(scheme.keys, scheme.settings(layout.kept(parent.tensors)))
+    config = parent.config | layout.settings_of(parent.config) | settings
+    return tuple(parts), config, [where + warning for warning in layout.warnings(parent.config)]
 
 
 def widths(node: Node, scheme: Scheme) -> dict[str, Any]:
@@ -63,30 +72,42 @@ def widths(node: Node, scheme: Scheme) -> dict[str, Any]:
     }
 
 
-def _tensors(parent: Node, scheme: Scheme) -> Iterator[Tensor]:
+def _tensors(parent: Node, scheme: Scheme, layout: Layout) -> Iterator[Tensor]:
+    matrices = []
     for name, (holder, tensor) in parent.tensors.items():
-        origins = (Origin(holder.key, name),)
-        if not is_encoded(name, tensor.shape):
-            yield Tensor(name, tensor.dtype, tensor.shape, "copy", origins)
+        if layout.is_left_out(name, parent.config):
             continue
-        module = name.removesuffix(SUFFIX)
-        for part, (dtype, shape) in scheme.stored(tensor.dtype, tensor.shape).items():
-            held = 0 if part in {SCALE, SHAPE} else tensor.elements
-            yield Tensor(f"{module}.{part}", dtype, shape, "compress", origins, weights=held)
+        if layout.is_encoded(name, tensor.shape):
+            matrices.append(name)
+        else:
+            yield Tensor(name, tensor.dtype, tensor.shape, "copy", (Origin(holder.key, name),))
+    for module, names in modules_of(matrices, layout).items():
+        origins = tuple(Origin(parent.tensors[name][0].key, name) for name in names)
+        first = parent.tensors[names[0]][1]
+        whole = stacked(first.shape, len(names), module, layout)
+        for part, (dtype, shape) in scheme.stored(first.dtype, whole).items():
+            weights = len(names) * first.elements if part == scheme.numbers else 0
+            slices = tuple(f"{name.rpartition('.')[0]}.{part}" for name in names)
+            own = slices if layout.is_stacked(module) else ()
+            yield Tensor(f"{module}.{part}", dtype, shape, "compress", origins, own, weights)
 
 
-def _objections(parent: Node, scheme: Scheme) -> Iterator[str]:
+def _objections(parent: Node, scheme: Scheme, layout: Layout) -> Iterator[str]:
     """Yield why a format cannot hold a model, one line for each kind of reason."""
-    if not is_known(parent.config):
-        yield (
-            f"which matrices of {parent.name!r} are linear layers is not known for its model_type "
-            f"{parent.config.get('model_type')!r}; leave it out"
-        )
+    found = list(layout.objections(parent.name, parent.config, parent.tensors))
+    yield from found
+    if found:
         return
     if any(len(tensor.shape) > 2 for _, tensor in parent.tensors.values()):
-        yield f"{parent.name!r} has `layout: fused`, whose stacked experts servers do not read; leave the layout out"
+        yield (
+            f"{parent.name!r} has `layout: fused`, whose stacked experts {scheme.readers} do not read; leave the layout out"
+        )
         return
-    encoded = {name: tensor for name, (_, tensor) in parent.tensors.items() if is_encoded(name, tensor.shape)}
+    encoded = {
+        name: tensor
+        for name, (_, tensor) in parent.tensors.items()
+        if layout.is_encoded(name, tensor.shape) and not layout.is_left_out(name, parent.config)
+    }
     if wrong := [name for name, tensor in encoded.items() if tensor.dtype not in DTYPES]:
         yield (
             f"{wrong[0]} has dtype {encoded[wrong[0]].dtype}{_more(wrong)}; matrices of {', '.join(DTYPES)} are encoded. "
@@ -99,9 +120,12 @@ def _objections(parent: Node, scheme: Scheme) -> Iterator[str]:
     ]:
         rows, columns = encoded[wrong[0]].shape
         yield (
-            f"{wrong[0]} has {rows} rows of {columns} weights{_more(wrong)}; GPUs compute with multiples of {scheme.rows} rows and "
-            f"{scheme.columns} weights in this format; leave it out"
+            f"{wrong[0]} has {rows} rows of {columns} weights{_more(wrong)}; {scheme.demand}; leave it out"
         )
+    for module, names in modules_of(encoded, layout).items():
+        if len({(encoded[name].dtype, encoded[name].shape) for name in names}) > 1:
+            yield f"{module}: the matrices of its experts differ in dtype or shape, and are to be stacked; leave it out"
+            return
 
 
 def _more(names: list[str]) -> str:

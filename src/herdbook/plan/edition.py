@@ -9,7 +9,7 @@ from herdbook.layout import WEIGHTS_INDEX
 from herdbook.quantization.schemes import SCHEMES
 
 if TYPE_CHECKING:
-    from herdbook.quantization.schemes import SchemeName
+    from herdbook.quantization.scheme import SchemeName
     from herdbook.recipe import Recipe
 
 
@@ -17,15 +17,18 @@ class Edition(StrEnum):
     """Which files of a build a release has."""
 
     WHOLE = "whole"  # all of them
-    MAIN = "main"  # all but the formats for GPU servers
+    MAIN = "main"  # all but the formats for GPU servers and Macs
     WEIGHTS = "weights"  # as if the recipe had no `quantize`
     GGUF = "gguf"  # the quantized files, and all that they are proven by
     FP8_DYNAMIC = "FP8_DYNAMIC"  # the model in this format for GPU servers
     W4A16 = "W4A16"
+    MLX_4BIT = "MLX_4BIT"  # for Macs
+    MLX_6BIT = "MLX_6BIT"
+    MLX_8BIT = "MLX_8BIT"
 
     @property
     def scheme(self) -> SchemeName | None:
-        """The format for GPU servers that the model has in it; None if it has its full width."""
+        """The format for GPU servers or Macs that the model has in it; None if it has its full width."""
         return next((scheme for scheme in SCHEMES if scheme == self.value), None)
 
     def has(self, name: str) -> bool:

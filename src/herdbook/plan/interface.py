@@ -58,6 +58,11 @@ class Interface:
         return self.parameters
 
     @property
+    def header(self) -> str:
+        """The entry ``format`` in the header of the shard."""
+        return "pt"
+
+    @property
     def folders(self) -> tuple[str, ...]:
         """Keys of the models whose assembled folder (configuration, tokenizer, weights) is read."""
         return ()

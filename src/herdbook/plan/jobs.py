@@ -326,9 +326,7 @@ def _losses(plan: Plan) -> Iterator[Job]:
     layout, reference = plan.layout, plan.reference
     if reference is None:
         return
-    released = folder_paths(
-        plan, reference.node
-    )  # of a model in a format for GPU servers, the one at full width
+    released = folder_paths(plan, reference.node)  # of an encoded model, the one at full width
     kept = (layout.reference(reference), layout.reference_record(reference))
     yield Job("reference", reference.id, reference.key, released, kept, reference)
     for item in plan.losses:

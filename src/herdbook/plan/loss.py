@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from herdbook.plan.code import DescribedCode
     from herdbook.plan.model import Node
     from herdbook.plan.quantize import Quantized
-    from herdbook.quantization.schemes import SchemeName
+    from herdbook.quantization.scheme import SchemeName
     from herdbook.recipe import Recipe
     from herdbook.recipe.loss import OthersFile
 
@@ -72,7 +72,7 @@ class FileLoss:
         key: Digest that identifies it.
         reference: What it is compared with.
         quantized: The file, if this build makes it.
-        encoded: The model in a format for GPU servers, if that is measured.
+        encoded: The encoded model, if that is measured.
         entry: Another publisher's file, as the recipe names it.
         locked: The same, pinned.
     """

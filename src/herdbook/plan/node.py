@@ -83,7 +83,7 @@ def _plan_node(
             parts = plan_adapter(name, model, lock.adapters[name], parent, size)
             return _kept_form(name, "adapter", model, parent, parts), warnings
         case Compress():
-            parts, config = plan_compressed(name, model, nodes[model.compress], size)
+            parts, config, warnings = plan_compressed(name, model, nodes[model.compress], size)
             return _new_form(name, "compress", model, parts, config, lock, nodes), warnings
         case Merge():
             alignment = alignment_of(name, model, lock, nodes)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from herdbook.plan.interface import CalibrationText, Interface, Parameters, Rule, Values
 from herdbook.plan.mixing import DrawRouters, ExpertScale, LineUp, MakeRouters, PerturbExperts
 from herdbook.plan.reduction import Reduce, ReduceAsSearched, Whitening
+from herdbook.quantization.schemes import SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from herdbook.quantization.schemes import SchemeName
+    from herdbook.quantization.scheme import SchemeName
 
 __all__ = [
     "CalibrationText",
@@ -166,15 +167,15 @@ class MergeTensors(Interface):
         }
 
 
-# -- formats for GPU servers -----------------------------------------------------------------------------------------------
+# -- formats for GPU servers and Macs --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class CompressTensors(Interface):
-    """The matrices of linear layers are encoded.
+    """Matrices are encoded.
 
     Args:
-        scheme: The scheme of compressed-tensors.
+        scheme: The name of the format.
     """
 
     rule: ClassVar[Rule] = "compress"
@@ -184,6 +185,11 @@ class CompressTensors(Interface):
     def parameters(self) -> Parameters:
         """The scheme."""
         return {"scheme": self.scheme}
+
+    @property
+    def header(self) -> str:
+        """The entry ``format`` in the header of the shard, as the readers of the format write it."""
+        return SCHEMES[self.scheme].header
 
 
 Operation: TypeAlias = (

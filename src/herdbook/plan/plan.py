@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from herdbook.lock import Lock
     from herdbook.plan.model import Node, Part, Search
-    from herdbook.quantization.schemes import SchemeName
+    from herdbook.quantization.scheme import SchemeName
     from herdbook.recipe import Recipe, Section
 
 MATRICES_OF_AN_MLP = 3
@@ -89,12 +89,13 @@ class Plan:
         return replace(self, edition=edition, layout=layout, recipe=recipe, nodes=nodes)
 
     def encoded_in(self, *schemes: SchemeName) -> Plan:
-        """Return the plan with the released model in formats for GPU servers. Raises RecipeError if one cannot hold it."""
-        recipe, nodes = recipes.with_compressed(self.recipe), dict(self.nodes)
+        """Return the plan with the released model in formats for GPU servers or Macs. Raises RecipeError if one cannot hold it."""
+        recipe, nodes, warnings = recipes.with_compressed(self.recipe), dict(self.nodes), [*self.warnings]
         for name in (recipes.compressed_name(self.recipe.release.model, scheme) for scheme in schemes):
             if name not in nodes:
-                nodes[name], _ = plan_node(name, recipe, self.lock, nodes, set())
-        return replace(self, recipe=recipe, nodes=nodes)
+                nodes[name], new_warnings = plan_node(name, recipe, self.lock, nodes, set())
+                warnings += new_warnings
+        return replace(self, recipe=recipe, nodes=nodes, warnings=tuple(warnings))
 
     @property
     def title(self) -> str:

@@ -1,10 +1,11 @@
-"""A model in a format for GPU servers. No recipe has such a model itself: ``quantize.schemes`` stands for them."""
+"""A model in a format for GPU servers or Macs. No recipe has such a model itself: ``quantize.schemes`` stands for them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook.quantization.schemes import SCHEMES, SchemeName
+from herdbook.quantization.scheme import SchemeName
+from herdbook.quantization.schemes import SCHEMES
 from herdbook.recipe.section import Section
 
 if TYPE_CHECKING:
@@ -12,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class Compress(Section):
-    """A model whose linear layers are encoded by a scheme of compressed-tensors."""
+    """A model whose matrices are encoded."""
 
     compress: str
     scheme: SchemeName
 
 
 def compressed_name(model: str, scheme: SchemeName) -> str:
-    """Return the name of a model in a format for GPU servers, which no model of a recipe can have, since theirs are in lower case."""
-    return f"{model}-{SCHEMES[scheme].ending}"
+    """Return the name of an encoded model, which no model of a recipe can have, since theirs are in lower case."""
+    return f"{model}-{SCHEMES[scheme].ending.upper()}"
 
 
 def with_compressed(recipe: Recipe) -> Recipe:
@@ -39,7 +40,7 @@ def without_compressed(recipe: Recipe) -> Recipe:
 
 
 def of_scheme(recipe: Recipe, scheme: SchemeName) -> Recipe:
-    """Return the recipe of the release that has the model in a format for GPU servers, and of what was measured its loss alone.
+    """Return the recipe of the release that has the model in a format, and of what was measured its loss alone.
 
     Args:
         recipe: The recipe, as it was written.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from herdbook.quantization.schemes import SchemeName
+from herdbook.quantization.scheme import SchemeName
 from herdbook.recipe.card import REPO_AT_PATTERN, Repo
 from herdbook.recipe.section import Section
 
@@ -37,7 +37,7 @@ class Publish(Section):
     )
     scheme_repos: dict[SchemeName, Repo] = Field(
         {},
-        description="the repositories of the formats for GPU servers, such as owner/NAME-FP8",
+        description="the repositories of the formats for GPU servers and Macs, such as owner/NAME-FP8 or owner/NAME-4bit",
     )
     private: bool = Field(False, description="publish to a private repository")
     gated: Waiver | None = Field(

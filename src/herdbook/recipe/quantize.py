@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, 
 from herdbook.humanize import did_you_mean, parse_size
 from herdbook.quantization.budget import NAMED
 from herdbook.quantization.methods import METHODS
-from herdbook.quantization.schemes import SchemeName
+from herdbook.quantization.scheme import SchemeName
 from herdbook.quantization.types import TYPES
 from herdbook.recipe.loss import Loss
 from herdbook.recipe.section import RELEASE_NAME_PATTERN, Name, Section
@@ -195,7 +195,7 @@ class Quantize(Section):
     ] = Field([], description="the files in GGUF")
     schemes: list[SchemeName] = Field(
         [],
-        description="the formats for GPU servers, by the names of compressed-tensors' schemes; each becomes a release of its own",
+        description="the formats for GPU servers, by the names of compressed-tensors' schemes, and for Macs (MLX); each becomes a release of its own",
     )
     imatrix: (
         Annotated[
@@ -221,7 +221,9 @@ class Quantize(Section):
     @model_validator(mode="after")
     def _makes_something(self) -> Quantize:
         if not (self.methods or self.schemes):
-            raise ValueError("give `methods` (GGUF files), `schemes` (formats for GPU servers), or both")
+            raise ValueError(
+                "give `methods` (GGUF files), `schemes` (formats for GPU servers and Macs), or both"
+            )
         if len(set(self.schemes)) != len(self.schemes):
             raise ValueError("schemes: a scheme is named twice")
         given = [key for key in ("imatrix", "split", "runtime") if getattr(self, key)]

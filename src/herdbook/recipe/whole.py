@@ -30,7 +30,7 @@ from herdbook.recipe.tokenizer import Tokenizer, keeper, named, tokenizer_proble
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from herdbook.quantization.schemes import SchemeName
+    from herdbook.quantization.scheme import SchemeName
 
 SHARD_SIZE_PATTERN = r"^[1-9][0-9]*(KB|MB|GB)$"
 
@@ -96,7 +96,7 @@ class Recipe(Section):
 
     @property
     def schemes(self) -> tuple[SchemeName, ...]:
-        """The formats for GPU servers that the released model is made in."""
+        """The formats for GPU servers and Macs that the released model is made in."""
         return tuple(self.quantize.schemes) if self.quantize else ()
 
     @property

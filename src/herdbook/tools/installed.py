@@ -18,7 +18,7 @@ LOCK = "requirements.lock"
 ENVIRONMENTS = "envs"
 TEMPLATES = "templates"
 CARD_TEMPLATE = "card.md.j2"
-SCHEME_CARD_TEMPLATE = "scheme.md.j2"  # of one with the model in a format for GPU servers
+SCHEME_CARD_TEMPLATE = "scheme.md.j2"  # of one with the model in a format for GPU servers or Macs
 GGUF_CARD_TEMPLATE = "gguf.md.j2"  # of a repository with quantized files alone
 
 

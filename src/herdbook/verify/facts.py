@@ -35,7 +35,8 @@ from herdbook.layout import (
     SUMS,
     WEIGHTS_INDEX,
 )
-from herdbook.recipe import Adapter, Hub, HubFile, Laser, Merge, Moe, Pypi, is_file, search_of
+from herdbook.quantization.schemes import SCHEMES
+from herdbook.recipe import Adapter, Compress, Hub, HubFile, Laser, Merge, Moe, Pypi, is_file, search_of
 from herdbook.recipe.evaluate import AskedSuite
 from herdbook.recipe.tokenizer import Tokenizer
 from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
@@ -50,9 +51,9 @@ from herdbook.verify.gguf.table import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from herdbook.recipe import Recipe
+    from herdbook.recipe import Recipe, Section
 
 TEXTS = "the author's texts (`rebuild --inputs`)"
 AGE = "that no newer release exists"
@@ -73,7 +74,11 @@ def _lines_up(recipe: Recipe) -> bool:
 
 
 def _stacks(recipe: Recipe) -> bool:
-    return any(isinstance(model, Moe) and model.moe.layout == "fused" for model in recipe.models.values())
+    mixtures = [model for model in recipe.models.values() if isinstance(model, Moe)]
+    models: Iterable[Section] = recipe.models.values()
+    encoded = (SCHEMES[model.scheme] for model in models if isinstance(model, Compress))
+    for_macs = any(scheme.library == "mlx" for scheme in encoded)
+    return bool(mixtures and for_macs) or any(model.moe.layout == "fused" for model in mixtures)
 
 
 def _spreads(recipe: Recipe) -> bool:
@@ -368,7 +373,7 @@ FACTS = (
     Fact(
         "digests of computed slices of stacked tensors",
         RECORD,
-        ("tensors.alter.slices.*.sha256", "tensors.cast.slices.*.sha256"),
+        ("tensors.alter.slices.*.sha256", "tensors.cast.slices.*.sha256", "tensors.compress.slices.*.sha256"),
         RERUN,
         "recomputed",
         _stacks,

@@ -91,10 +91,9 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
     for name, part in zip(node.shard_names, node.parts, strict=True):
         if isinstance(part.operation, FetchFile) or name not in release.subject.files:
             continue  # the source's own file, or none, which others report
-        start = shard_start(
-            (tensor.name, tensor.dtype, tensor.shape)
-            for tensor in sorted(part.tensors, key=lambda tensor: tensor.name)
-        )
+        ordered = sorted(part.tensors, key=lambda tensor: tensor.name)
+        forms = ((tensor.name, tensor.dtype, tensor.shape) for tensor in ordered)
+        start = shard_start(forms, part.operation.header)
         if release.subject.header_digest(name) != hashlib.sha256(start).hexdigest():
             wrong = True
             yield BESIDE.failed(name, "its header is not what follows from recipe and lock", file=name)

@@ -187,13 +187,14 @@ class Produced:
     expected: str | None = None
 
 
-def shard_start(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> bytes:
+def shard_start(tensors: Iterable[tuple[str, str, tuple[int, ...]]], kind: str = "pt") -> bytes:
     """Return what stands before the tensors in a shard: the length of the header, and the header.
 
     Args:
         tensors: Name, dtype and shape of each tensor, sorted by name.
+        kind: The entry ``format`` of the header.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": kind}}
     position = 0
     for name, dtype, shape in tensors:
         end = position + math.prod(shape) * ITEM_BYTES[dtype]
@@ -205,7 +206,11 @@ def shard_start(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> bytes:
 
 
 def write_shard(
-    path: Path, record_path: Path, tensors: Iterable[Produced], about: Mapping[str, Any]
+    path: Path,
+    record_path: Path,
+    tensors: Iterable[Produced],
+    about: Mapping[str, Any],
+    kind: str = "pt",
 ) -> Contents:
     """Write a shard and its record.
 
@@ -217,6 +222,7 @@ def write_shard(
         record_path: The path of its record, which is written after the shard.
         tensors: The shard's tensors, in any order.
         about: The other fields of the record (operation, key, ...).
+        kind: The entry ``format`` of the header.
 
     Returns:
         The record.
@@ -226,7 +232,7 @@ def write_shard(
         DigestMismatchError: If a tensor's bytes do not have the expected digest.
     """
     ordered = sorted(tensors, key=lambda tensor: tensor.name)
-    start = shard_start((tensor.name, tensor.dtype, tensor.shape) for tensor in ordered)
+    start = shard_start(((tensor.name, tensor.dtype, tensor.shape) for tensor in ordered), kind)
     entries: dict[str, TensorEntry] = {}
     position = 0
     with atomic_writer(path) as file, written_meanwhile(file), Digests() as digests:

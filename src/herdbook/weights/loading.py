@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook import apart
 from herdbook.architectures.form import QUANTIZED, is_known, misfits
 from herdbook.errors import StepError
-from herdbook.quantization.schemes import KEY, scheme_of
+from herdbook.quantization.schemes import scheme_of
 from herdbook.weights.compressed import full_width
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ def loading_problems(config: Mapping[str, Any], form: Mapping[str, tuple[int, ..
         StepError: If transformers is not installed, or has no language model of this type.
     """
     if scheme := scheme_of(config):
-        restored, problems = full_width(form, scheme)
-        return problems or loading_problems({k: v for k, v in config.items() if k != KEY}, restored)
+        restored, problems = full_width(form, scheme, config)
+        full = {key: value for key, value in config.items() if key not in scheme.keys}
+        return problems or loading_problems(full, restored)
     for key in QUANTIZED:
         if config.get(key) is not None:
             return [f"its config.json has {key}, so transformers would look for quantized tensors"]

@@ -1,4 +1,4 @@
-"""Formats for GPU servers that cannot hold a model, or have no place to be released in."""
+"""Formats for GPU servers and Macs that cannot hold a model, or have no place to be released in."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def encoded(
     section: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Callable[[Path], Path]:
-    """Return a maker of a model in formats for GPU servers."""
+    """Return a maker of a model in formats for GPU servers or Macs."""
 
     def make(folder: Path) -> Path:
         tiny.write_model(folder / "base", seed=1, **{**SIZES, **changes})
@@ -67,7 +67,7 @@ CASES = [
     Case(
         "`quantize` without `methods` and `schemes`",
         encoded(),
-        "quantize: give `methods` (GGUF files), `schemes` (formats for GPU servers), or both",
+        "quantize: give `methods` (GGUF files), `schemes` (formats for GPU servers and Macs), or both",
     ),
     Case(
         "`quantize.imatrix` for formats that have no use for it",
@@ -101,6 +101,29 @@ CASES = [
         "`quantize.schemes` of a mixture with `layout: fused`",
         encoded("FP8_DYNAMIC", mixture=FUSED),
         "quantize.schemes: FP8_DYNAMIC: 'mix' has `layout: fused`, whose stacked experts servers do not read; leave the layout out",
+    ),
+    Case(
+        "`quantize.schemes` of a matrix whose rows are no multiple of a group of MLX",
+        encoded("MLX_4BIT", intermediate=96),
+        "quantize.schemes: MLX_4BIT: model.layers.0.mlp.down_proj.weight has 128 rows of 96 weights (and 1 more); MLX encodes rows of "
+        "multiples of 64 weights; leave it out",
+    ),
+    Case(
+        "`quantize.schemes` with a format for Macs, of a model that mlx-lm does not have",
+        encoded("MLX_4BIT", **GEMMA),
+        "quantize.schemes: MLX_4BIT: 'base' has the model_type 'gemma2'; those that mlx-lm computes as transformers does, as tests "
+        "show, are llama, mistral, qwen2, qwen3, mixtral, qwen2_moe, qwen3_moe; leave it out",
+    ),
+    Case(
+        "`quantize.schemes` with a format for Macs, of a model that mlx-lm computes otherwise",
+        encoded("MLX_8BIT", rope_scaling={"rope_type": "yarn", "factor": 4.0}),
+        "quantize.schemes: MLX_8BIT: 'base' has rotary embeddings that are scaled by 'yarn', which mlx-lm reads otherwise or not at "
+        "all (mlx-lm 0.32.2, llama); leave it out",
+    ),
+    Case(
+        "`quantize.schemes` with a format for Macs, of a mixture with `layout: fused`",
+        encoded("MLX_4BIT", mixture=FUSED),
+        "quantize.schemes: MLX_4BIT: 'mix' has `layout: fused`, whose stacked experts programs for MLX do not read; leave the layout out",
     ),
     Case(
         "`publish.scheme_repos` for a format that is not made",

@@ -59,7 +59,7 @@ class FrontMatter(_Part, Licensed, HubKeys):
     """The whole front matter."""
 
     language: Languages
-    library_name: Literal["transformers", "gguf"]
+    library_name: Literal["transformers", "gguf", "mlx"]
     base_model: Repo | Annotated[list[Repo], Field(min_length=2), AfterValidator(unique)] | None = None
     base_model_relation: Literal["adapter", "finetune", "merge", "quantized"] | None = None
     quantized_by: Text | None = None

@@ -10,7 +10,6 @@ from herdbook import yamlio
 from herdbook.architectures.modules import reads_images
 from herdbook.errors import StepError
 from herdbook.escape import Markdown, one_line
-from herdbook.quantization.schemes import METHOD
 from herdbook.recipe import Adapter, Hub, Laser, Merge, Moe
 from herdbook.steps.card.front_matter import check
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from herdbook.plan import Node, Plan
-    from herdbook.quantization.schemes import Scheme
+    from herdbook.quantization.scheme import Scheme
     from herdbook.recipe import Recipe, Section
     from herdbook.steps.card.results import Measurement
 
@@ -92,7 +91,7 @@ def build_quantized(plan: Plan, nodes: tuple[Node, ...]) -> dict[str, Any]:
 
 
 def build_encoded(plan: Plan, nodes: tuple[Node, ...], scheme: Scheme) -> dict[str, Any]:
-    """Return the front matter of a repository with the model in a format for GPU servers.
+    """Return the front matter of a repository with the model in a format for GPU servers or Macs.
 
     Args:
         plan: The plan of that release.
@@ -105,8 +104,9 @@ def build_encoded(plan: Plan, nodes: tuple[Node, ...], scheme: Scheme) -> dict[s
         data |= {"base_model": repo, "base_model_relation": "quantized"}
     if plan.repo:
         data["quantized_by"] = plan.repo.partition("/")[0]
-    kinds = [METHOD, scheme.ending.lower()]
-    return data | {"tags": list(dict.fromkeys([*kinds, "herdbook", *plan.recipe.card.hub.tags]))}
+    if scheme.library == "mlx":
+        data["library_name"] = scheme.library
+    return data | {"tags": list(dict.fromkeys([*scheme.tags, "herdbook", *plan.recipe.card.hub.tags]))}
 
 
 def _hub_id(model: Section) -> str | None:

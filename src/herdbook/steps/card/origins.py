@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.humanize import plural
 from herdbook.plan.material import materials
+from herdbook.quantization.schemes import SCHEMES
 from herdbook.recipe import Adapter, Compress, Laser, Merge, Moe
 from herdbook.sources import purl
 from herdbook.steps.card.files import FileFacts
@@ -84,7 +85,7 @@ def note(node: Node) -> str:
         case Adapter():
             return "LoRA adapter folded in"
         case Compress() as model:
-            return f"{model.scheme}, compressed-tensors"
+            return f"{model.scheme}, {SCHEMES[model.scheme].library}"
         case Merge() as model:
             return f"{model.merge.method}, {plural(len(dict.fromkeys(model.merge.inputs)), 'model')}"
         case Moe() as model:

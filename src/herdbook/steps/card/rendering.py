@@ -39,6 +39,7 @@ from herdbook.tools.installed import (
     card_templates,
     homepage,
 )
+from herdbook.weights.compressed import LAYOUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from herdbook.plan import Plan
-    from herdbook.quantization.schemes import Scheme
+    from herdbook.quantization.scheme import Scheme
     from herdbook.steps.card.context import Facts
 
 
@@ -142,13 +143,14 @@ def render_quantized(facts: Facts, plan: Plan) -> str:
 
 
 def render_encoded(facts: Facts, plan: Plan, scheme: Scheme) -> str:
-    """Return the text of the card of a repository with the model in a format for GPU servers. Raises as ``render_text``."""
+    """Return the text of the card of a repository with the model in a format for GPU servers or Macs. Raises as ``render_text``."""
     known = _known(facts) | {
         "title": plan.title,
         "repo": Markdown(plan.repo or "path/to/this/folder"),
         "weights_page": f"{HUB_PAGES}/{facts.recipe.release.repo}",
         "scheme": scheme,
         "is_mixture": plan.released.config.get("model_type") in BY_MODEL_TYPE,
+        "limits": LAYOUTS[scheme.library].warnings(plan.released.config),
     }
     return _rendered(SCHEME_CARD_TEMPLATE, known)
 

@@ -1,1 +1,1 @@
-"""Matrices of linear layers in the formats of GPU servers."""
+"""Matrices in the formats for GPU servers and Macs: each format has a module of its own."""

@@ -1,84 +1,70 @@
-"""The schemes of compressed-tensors: a matrix to the tensors that it is stored as, and back.
-
-Both follow from the weights alone. The scale of a run of weights is its largest absolute value over half the range of the encoded
-numbers, and each weight becomes the nearest encoded number of its quotient by the scale, all in the dtype of the weights, as
-llm-compressor computes (measured against 0.14.0.1, bit by bit, in ``tests/data/compress``).
-"""
+"""A matrix to the tensors that it is stored as, and back, in each format."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
-from herdbook.quantization.schemes import PACKED, PACKED_BITS, SCALE, SHAPE, WEIGHT
+from herdbook.quantization.compressed_tensors import CompressedTensors
+from herdbook.quantization.mlx import Mlx
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from herdbook.quantization.schemes import Scheme
+    import torch
 
-FP8 = torch.float8_e4m3fn
-FP8_LARGEST = 448.0
+    from herdbook.quantization.scheme import Scheme
 
 
-def encode(weight: torch.Tensor, scheme: Scheme) -> dict[str, torch.Tensor]:
-    """Return the tensors that a matrix is stored as, by the last part of their names; of one with equal bits, always the same.
+def blocks(weight: torch.Tensor, scheme: Scheme, part: str) -> Iterator[torch.Tensor]:
+    """Yield one of the tensors that a matrix is stored as, some rows at a time.
 
     Args:
         weight: The matrix, of finite numbers.
-        scheme: The scheme.
+        scheme: The format.
+        part: The last part of the tensor's name.
     """
-    rows, columns = weight.shape
-    grouped = weight.reshape(rows, -1, scheme.group or columns)
-    least, most = _range(scheme)
-    largest = grouped.abs().amax(dim=-1, keepdim=True)
-    scale = largest / ((most - least) / 2)
-    # a run of zeros has any scale
-    scale = torch.where(scale == 0, torch.finfo(weight.dtype).eps, scale)
-    # a negative zero becomes a positive one
-    quotient = ((grouped / scale) + 0.0).clamp(least, most).reshape(rows, columns)
-    scales = scale.reshape(rows, -1)
-    if not scheme.is_packed:
-        return {WEIGHT: quotient.to(FP8), SCALE: scales}
-    integers = quotient.round().to(torch.int32)
-    return {PACKED: _pack(integers, scheme.bits), SCALE: scales, SHAPE: torch.tensor([rows, columns])}
+    match scheme:
+        case Mlx():
+            from herdbook.steps.compress import mlx
+
+            yield from mlx.blocks(weight, scheme, part)
+        case CompressedTensors():
+            from herdbook.steps.compress import compressed_tensors
+
+            yield compressed_tensors.encode(weight, scheme)[part]
+
+
+def encode(weight: torch.Tensor, scheme: Scheme) -> dict[str, torch.Tensor]:
+    """Return all tensors that a matrix is stored as, by the last part of their names; see ``blocks``."""
+    import torch
+
+    parts = scheme.stored("F32", tuple(weight.shape))
+    return {part: torch.cat(list(blocks(weight, scheme, part))) for part in parts}
 
 
 def decode(stored: Mapping[str, torch.Tensor], scheme: Scheme) -> torch.Tensor:
-    """Return the matrix that servers compute with, in the dtype of its scales.
+    """Return the matrix that a runtime computes with, in the dtype that it multiplies encoded numbers by their scales in.
 
     Args:
         stored: The tensors that it is stored as, by the last part of their names.
-        scheme: The scheme.
+        scheme: The format.
     """
-    scale = stored[SCALE]
-    numbers = _unpack(stored[PACKED], scheme.bits) if scheme.is_packed else stored[WEIGHT]
-    rows, columns = numbers.shape
-    grouped = numbers.to(scale.dtype).reshape(rows, -1, scheme.group or columns)
-    return (grouped * scale.unsqueeze(-1)).reshape(rows, columns)
+    if isinstance(scheme, Mlx):
+        from herdbook.steps.compress import mlx
+
+        return mlx.decode(stored, scheme)
+    from herdbook.steps.compress import compressed_tensors
+
+    assert isinstance(scheme, CompressedTensors)  # noqa: S101 - there is no other format
+    return compressed_tensors.decode(stored, scheme)
 
 
-def _range(scheme: Scheme) -> tuple[float, float]:
-    """Return the least and the largest encoded number."""
-    if not scheme.is_packed:
-        return -FP8_LARGEST, FP8_LARGEST
-    half = 1 << (scheme.bits - 1)
-    return float(-half), float(half - 1)
+def dtypes(scheme: Scheme) -> dict[str, torch.dtype]:
+    """Return the dtypes of a format's encoded numbers, by safetensors' codes."""
+    if isinstance(scheme, Mlx):
+        from herdbook.steps.compress import mlx
 
+        return mlx.DTYPES
+    from herdbook.steps.compress import compressed_tensors
 
-def _pack(integers: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return signed integers of some bits as 32-bit integers, the first in the lowest bits, each with half the range added."""
-    rows, columns = integers.shape
-    each = PACKED_BITS // bits
-    raised = (integers + (1 << (bits - 1))).reshape(rows, columns // each, each)
-    shifts = torch.arange(0, PACKED_BITS, bits, dtype=torch.int32)
-    # the highest bits make the number negative, as its bits are
-    return torch.bitwise_left_shift(raised, shifts).sum(dim=-1, dtype=torch.int32)
-
-
-def _unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return the signed integers that ``_pack`` packed."""
-    shifts = torch.arange(0, PACKED_BITS, bits, dtype=torch.int32)
-    fields = torch.bitwise_right_shift(packed.unsqueeze(-1), shifts) & ((1 << bits) - 1)
-    return (fields - (1 << (bits - 1))).reshape(packed.shape[0], -1)
+    return compressed_tensors.DTYPES

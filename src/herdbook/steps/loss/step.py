@@ -106,7 +106,7 @@ def loss(plan: Plan, item: FileLoss, threads: int = 1) -> None:
 
 
 def _encoded(plan: Plan, node: Node) -> tuple[str, dict[str, Any], dict[str, Any], DecodedTensors]:
-    """Return the name of a model in a format for GPU servers, its files, its bits per weight, and its decoded tensors."""
+    """Return the name of an encoded model, its files, its bits per weight, and its decoded tensors."""
     scheme = SCHEMES[node.recipe.scheme] if isinstance(node.recipe, Compress) else None
     assert scheme is not None  # noqa: S101 - so it was planned
     files = [read_record(plan.layout.record(part))["file"] for part in node.parts]
