@@ -171,7 +171,7 @@ FACTS = (
     Fact(
         "what the author states about the release, and how it was searched and measured",
         RECIPE,
-        ("models.*.select", "models.*.guard", "release", "claims", "publish", "card", "evaluate", "leaderboards", "marks", "benchmarks"),
+        ("models.*.select", "models.*.guard", "models.*.search.metric", "release", "claims", "publish", "card", "evaluate", "leaderboards", "marks", "benchmarks"),
         "the author",
         ASSERTED,
     ),
@@ -185,7 +185,7 @@ FACTS = (
         "the lock and the files of the release",
         "recomputed",
     ),
-    Fact("who signs", RECIPE, ("release.signer",), "the signatures, if there are any", "claims", _names_signer),
+    Fact("who signs", RECIPE, ("release.signer",), "the signatures", "claims", _names_signer),
     Fact(
         "which sources, tasks, texts and snapshots are pinned",
         LOCK,
@@ -240,17 +240,12 @@ FACTS = (
     Fact(
         "commits and the lock's facts on the adapters",
         LOCK,
-        tuple(f"adapters.*.{field}" for field in ("revision", "files", "config", "tensors", "license_texts")),
+        tuple(
+            f"adapters.*.{field}"
+            for field in ("revision", "files", "config", "tensors", "license_texts", "tokens", "padding", "chat_template")
+        ),
         "the adapters, on the Hub",
         "upstream",
-        _has(Adapter),
-    ),
-    Fact(
-        "the lock's facts on the tokens beside adapters",
-        LOCK,
-        tuple(f"adapters.*.{field}" for field in ("tokens", "padding", "chat_template")),
-        "the adapters, when they were locked",
-        ASSERTED,
         _has(Adapter),
     ),
     Fact(
@@ -309,8 +304,8 @@ FACTS = (
     Fact(
         "the trials of searches, and which of them won",
         LOCK,
-        ("tuned.*.result.trials.*.point", "tuned.*.result.kept"),
-        "the search's seed, and the scores of its trials",
+        ("tuned.*.result.trials.*.point", "tuned.*.result.kept", "tuned.*.result.higher_is_better"),
+        "the search, its tasks and its seed, and the scores of its trials",
         "recomputed",
         _tunes,
     ),
