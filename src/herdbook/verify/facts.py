@@ -89,6 +89,14 @@ def _texts(recipe: Recipe) -> bool:
     return bool(recipe.evaluate or recipe.calibration)
 
 
+def _evaluates(recipe: Recipe) -> bool:
+    return recipe.evaluate is not None
+
+
+def _reports(recipe: Recipe) -> bool:
+    return bool(recipe.evaluate or recipe.routing or recipe.leaderboards)
+
+
 def _resolves(recipe: Recipe) -> bool:
     """Return whether lm-eval resolves tasks: those that a recipe names, and those of suites, which may be its own."""
     tasks = recipe.evaluate.tasks if recipe.evaluate else ()
@@ -178,12 +186,27 @@ FACTS = (
     Fact(
         "what was requested",
         RECIPE,
-        ("models.*.calibration", "release.model", "release.image.file", "publish.replaces", "card.sections", "card.templates", "evaluate.tasks", "evaluate.models", "evaluate.compare",
-         "evaluate.release_samples", "routing", "calibration", "quantize",
+        ("models.*.calibration", "release.model", "release.image.file", "publish.replaces", "card.sections", "card.templates", "calibration"),
+        "the lock and the files of the release",
+        "recomputed",
+    ),
+    Fact(
+        "which quantized files and formats were requested",
+        RECIPE,
+        ("quantize",),
+        "the lock and the files of the release",
+        "recomputed",
+        lambda recipe: bool(recipe.gguf or recipe.schemes),
+    ),
+    Fact(
+        "which measurements, reports and ranks were requested",
+        RECIPE,
+        ("evaluate.tasks", "evaluate.models", "evaluate.compare", "evaluate.release_samples", "routing",
          "leaderboards.*.snapshot", "leaderboards.*.model_column", "leaderboards.*.score_column", "leaderboards.*.task",
          "leaderboards.*.metric"),
         "the lock and the files of the release",
         "recomputed",
+        _reports,
     ),
     Fact("who signs", RECIPE, ("release.signer",), "the signatures", "claims", _names_signer),
     Fact(
@@ -265,7 +288,7 @@ FACTS = (
         "claims",
         _draws,
     ),
-    Fact("lm-eval's version", LOCK, ("harness",), "the measurements", "claims", _texts),
+    Fact("lm-eval's version", LOCK, ("harness",), "the measurements", "claims", _evaluates),
     Fact(
         "what lm-eval made of its own tasks and of files with code",
         LOCK,
@@ -274,7 +297,7 @@ FACTS = (
         "upstream",
         _resolves,
     ),
-    Fact("what models were asked", LOCK, ("requests",), "the measurements", "claims", _texts),
+    Fact("what models were asked", LOCK, ("requests",), "the measurements", "claims", _evaluates),
     Fact("data sets on the Hub", LOCK, ("data_sets",), "the data sets, on the Hub", "upstream", _texts),
     Fact(
         "texts that were measured or calibrated on, and importance matrices of other programs",
@@ -406,9 +429,9 @@ FACTS = (
         ("operation", "key", "name", "settings", "code", "weights", "tasks.*.title", "groups"),
         "recipe, lock and records",
         "claims",
-        _texts,
+        _evaluates,
     ),
-    Fact("measurements", MEASUREMENT, ("tasks", "samples", "device"), TEXTS, ASSERTED, _texts),
+    Fact("measurements", MEASUREMENT, ("tasks", "samples", "device"), TEXTS, ASSERTED, _evaluates),
     Fact(
         "measured values, where the results of each document are released",
         MEASUREMENT,
@@ -509,9 +532,21 @@ FACTS = (
         lambda recipe: _compares(recipe, samples=True),
     ),
     Fact(
+        "what is compared without released samples, and verdicts",
+        COMPARISONS,
+        (
+            "operation",
+            "method",
+            *(f"comparisons.*.{field}" for field in ("model", "other", "task", "metric", "corrected", "verdict")),
+        ),
+        "the recipe, and the stated probabilities",
+        "recomputed",
+        lambda recipe: _compares(recipe, samples=False),
+    ),
+    Fact(
         "probabilities and intervals of comparisons without released samples",
         COMPARISONS,
-        (),
+        ("comparisons",),
         "the builder (`release_samples`)",
         ASSERTED,
         lambda recipe: _compares(recipe, samples=False),
@@ -568,15 +603,16 @@ FACTS = (
 )  # fmt: skip
 
 
-def fact_about(file: str, at: Sequence[str]) -> Fact | None:
+def fact_about(file: str, at: Sequence[str], facts: Sequence[Fact] = FACTS) -> Fact | None:
     """Return what proves a field of a release; None if nothing is known of it, which is a fault of the table.
 
     Args:
         file: The name of the file in the release.
         at: The names on the way to the field. In records, a tensor is called by its action (see ``Fact``).
+        facts: The facts that count: all, or those of a release (see ``proofs.facts_of``).
     """
     found: list[tuple[int, int, Fact]] = []
-    for fact in FACTS:
+    for fact in facts:
         if fnmatchcase(file, fact.file) and ("/" in fact.file or "/" not in file):
             found += [(len(fact.file), length, fact) for length in fact.fitting(at)]
     return max(found, key=lambda each: each[:2])[2] if found else None
