@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from herdbook.inference.threads import one_thread_a_matrix
-from herdbook.recipe.rank import Threshold
+from herdbook.recipe.spectral import Threshold
 from herdbook.steps.laser.decompose import approximate, decompose, round_once
 from herdbook.steps.laser.rank import keep
 from herdbook.weights.tensors import to_bytes

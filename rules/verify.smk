@@ -21,10 +21,11 @@ rule verify:
     params:
         folder=subpath(input[0], parent=True),
         results=PLAN.layout.root,
+        unsigned=unsigned,
         further=further_verifications,
         key=OF_THE_RELEASE["verify"].key,
     shell:
         HERDBOOK
-        + r""" verify {params.folder:q} --json {output.findings:q} --page {output.page:q} --build {params.results:q} >{log:q} 2>&1
+        + r""" verify {params.folder:q} --json {output.findings:q} --page {output.page:q} --build {params.results:q} {params.unsigned} >{log:q} 2>&1
         {params.further}
         """

@@ -295,6 +295,11 @@ def test_a_named_signer_is_on_the_card_and_no_other_signs(made, tmp_path):
     render_card(signed, signed.layout.card_folder)
     (problem,) = unsigned(tiny.release(signed))
     assert f"its card names who signs it (release.signer: key {keys['ours'].fingerprint})" in problem
+    (missing,) = signatures(signed.layout.release_folder)
+    assert (missing.check, missing.outcome) == ("unsigned", Outcome.UNVERIFIED)
+    assert f"though the recipe names who signs it: key {keys['ours'].fingerprint}" in missing.detail
+    (accepted,) = signatures(signed.layout.release_folder, unsigned=True)
+    assert (accepted.check, accepted.outcome) == ("unsigned", Outcome.PASSED)
     folder = tiny.release(signed, keys["ours"])
     assert unsigned(folder) == []
     card = card_of(signed)
@@ -319,6 +324,6 @@ def unsigned(folder):
     return [problem for problem in problems if "is not signed" in problem]
 
 
-def signatures(folder):
+def signatures(folder, **options):
     release = Release(FolderSubject(folder))
-    return list(signature.check(release, signature.read_claims(release), Options()))
+    return list(signature.check(release, signature.read_claims(release), Options(**options)))

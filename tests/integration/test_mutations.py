@@ -1,10 +1,11 @@
 """Every field of every file of a release is changed, and caught where the table says that it is derived.
 
 A builder changes one field, derives everything else from that by the tool's own code, and signs it afresh. The releases have
-every part together (``support.whole``). The fast test takes another sample each day, round-robin over the kinds of files.
+every part together (``support.whole``, ``support.further``). One test takes another sample each day, round-robin over the kinds of files.
 """
 
 import datetime as dt
+import functools
 import itertools
 import shutil
 from collections import defaultdict
@@ -13,17 +14,29 @@ from fnmatch import fnmatchcase
 import pytest
 from pytest_local_hub import LocalHub, client
 
-from herdbook.layout import CONFIG, GENERATION_CONFIG, LINEAGE, LOCK, RECORDS
+from herdbook.layout import (
+    COMPARISONS,
+    CONFIG,
+    EVAL_RESULTS,
+    EVALUATIONS,
+    GENERATION_CONFIG,
+    IMATRIX,
+    LINEAGE,
+    LOCK,
+    LOSSES,
+    RECIPE,
+    RECORDS,
+)
 from herdbook.release.finding import Options, Outcome
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
 from herdbook.sources import wheel
 from herdbook.sources.select import PROCESSOR_FILES, TOKENIZER_FILES
 from herdbook.steps.card.step import render_card
-from herdbook.verify.facts import FACTS, fact_about
+from herdbook.verify.facts import AGE, FACTS, fact_about
 from herdbook.verify.levels import LEVELS
-from herdbook.verify.proofs import unproven
-from support import fields, lies, tiny, whole
+from herdbook.verify.proofs import ELSEWHERE, facts_of, unproven
+from support import fields, further, lies, tiny, whole
 from support.fields import Field
 from support.gguf_source import write_gguf, write_wheel
 from support.verification import findings, status
@@ -57,6 +70,16 @@ VALUES = {
     "leaderboards.board.as_of": "2026-01-03",
     "claims.[[]].on": "2026-01-04",
     "trials.[[]].rule.fraction": 0.75,
+    "models.sum.search.over.[[]].path": "merge.models.1.weight",
+    "models.sum.search.over.[[]].low": 0.25,
+    "models.sum.search.validation": "test.yaml",
+    "models.sum.search.test": "validation.yaml",
+    "benchmarks.[[]].scale": 100,
+    "tasks.*.metrics.*.value": 0.5,
+    "tuned.*.point.[[]]": 0.5,
+    "tuned.*.result.kept": "start",
+    "tuned.*.result.test.difference": -0.6,
+    "tuned.*.p": 0.02,
     "parameters.method": "linear",
 }
 # What is asserted, and whose change alone contradicts something else that this release says.
@@ -67,20 +90,68 @@ CONTRADICTED = (
     "trials.*.losses.*",
     "*.runDetails.builder.version.*",
     "*.operations.*.packages*",
+    "tasks.*.higher_is_better",  # the leaderboard's direction, and a benchmark's scale
     "tasks.*.requests",  # the lock pins them
+    "leaderboards.*.fetch.*",  # the lock names it
+    "benchmarks.*.task",  # a task that is measured, and its data set
+    "benchmarks.*.metric",
+    "benchmarks.*.dataset",
+    "models.*.search.metric",  # the tasks of the search have it
+    "*tasks.*.data.*.name",  # the definition of the task names it
+    "tuned.*.data_files.*",
+    "tuned.*.metric_list.*",  # the search names its metric, and which results are better
     "total.kl_divergence.value",  # a file that loses so much is not released
 )
 # Fields that a release need not have, which this one does not.
 ABSENT = (
     Field(LOCK, ("sources", "*", "gated"), ("sources", "base", "gated")),
     Field(LOCK, ("sources", "*", "chat_template"), ("sources", "base", "chat_template"), True),
-    Field(LOCK, ("adapters", "*", "chat_template"), ("adapters", "folded", "chat_template"), True),
+    Field(LOCK, ("adapters", "*", "chat_template"), ("adapters", "folded", "chat_template"), False),
     Field(LOCK, ("token_differences",), ("token_differences",)),
     Field(CONFIG, ("auto_map",), ("auto_map",)),
 )
 # Files of the table of which this release does not have all: other tokenizers, processors and headers of GGUF files; and what is no file.
 NOT_HERE = {*TOKENIZER_FILES, *PROCESSOR_FILES, "*.safetensors", "*.gguf", "the release"}
-SAYS_WHAT_WAS_DONE = (f"{RECORDS}/*", LOCK, LINEAGE, "*.safetensors")
+SAYS_WHAT_WAS_DONE = (
+    f"{RECORDS}/*",
+    f"{LOSSES}/*",
+    f"{EVALUATIONS}/*",
+    f"{EVAL_RESULTS}/*",
+    COMPARISONS,
+    f"*{IMATRIX}",
+    RECIPE,
+    LOCK,
+    CONFIG,
+    LINEAGE,
+    "*.safetensors",
+)
+TOKENIZER_HERE = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+# Rows of the table of which no release here has a field, by the reason.
+NOWHERE_HERE = {
+    "tests/unit/test_hub_files.py changes the pins of single files of other publishers": {
+        (LOCK, "files of other publishers: quantized ones that are measured, importance matrices"),
+    },
+    "tests/integration/test_benchmarks.py changes what lm-eval makes of tasks": {
+        (LOCK, "what lm-eval made of its own tasks and of files with code"),
+    },
+    "the tokenizers here have other files, with the same row": {
+        (name, "tokenizer, chat template, generation config")
+        for name in (*TOKENIZER_FILES, *PROCESSOR_FILES)
+        if name not in TOKENIZER_HERE
+    },
+    "no field: tests/integration/test_gguf_headers.py changes the order of tensors; a rebuild compares whole files": {
+        ("*.gguf", "names, shapes, types and order of the tensors in GGUF files"),
+        ("*.gguf", "the order of the entries in GGUF files, and the bytes between tensors"),
+    },
+    "no field: something that the files of a release cannot show": {
+        ("the release", AGE),
+        ("the release", "the tokenizer and chat template, if a package has the source as GGUF"),
+    },
+}
+# The tasks of a search are pinned as those of measurements are, whose fields are tried: of them, this one is.
+TASKS_OF_SEARCHES, OF_THESE = "tuned.*.tasks.*", "tuned.*.tasks.test.yaml.file.sha256"
+# Of these the last one is tried as well as the first: the first trial of a search is what the recipe says.
+ALSO_THE_LAST = "tuned.*.trials.*"
 DIFFERENCES = [{"between": ["0" * 64, "1" * 64], "moved": 1, "moved_token": ["w", 1, 2]}]
 
 
@@ -91,6 +162,7 @@ def sources(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, LocalHub() as hub:
         client.use(hub, root / "home", patch)
         whole.write_sources(root, hub)
+        further.write_sources(root / "more", hub)
         yield root
 
 
@@ -108,6 +180,16 @@ def others(sources):
         folder = sources / str(number)
         folder.mkdir()
         made.append(honest(whole.build(folder, lies.KEY, models)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def more(sources):
+    """Return releases with a search, a predecessor, and formats for GPU servers. A source is a folder, which nobody else can read."""
+    made = further.build(sources / "more", lies.KEY)
+    for folder, also in zip(made, (further.OF_FULL_WIDTH, [], []), strict=True):
+        found = [(one.check, one.subject, one.outcome) for one in open_findings(folder, LAST)]
+        assert found == further.UNVERIFIED + also
     return made
 
 
@@ -184,15 +266,42 @@ def other(field):
     return DIFFERENCES if field.at == ("token_differences",) else "something"
 
 
-def caught(folder, level):
-    """Return the first level that does not pass, as the command runs them."""
-    found = [one for one in findings(folder, level, sample_bytes=None) if one.outcome is not Outcome.PASSED]
+def open_findings(folder, level):
+    """Return what does not pass, as the command runs the levels."""
+    return [one for one in findings(folder, level, sample_bytes=None) if one.outcome is not Outcome.PASSED]
+
+
+def caught(folder, level, known=()):
+    """Return the first level at which something does not pass that passes in the honest release, and all that does not.
+
+    Args:
+        folder: The release.
+        level: The last level.
+        known: What does not pass in the honest release, either.
+    """
+    alike = {(one.level, one.check, one.subject, one.outcome) for one in known}
+    found = [
+        one
+        for one in open_findings(folder, level)
+        if (one.level, one.check, one.subject, one.outcome) not in alike
+    ]
     return next((name for name in NAMES if any(one.level == name for one in found)), None), found
 
 
-def misses(folder, field):
+def fact_on(folder, field):
+    """Return what proves a field of a release, by the facts that this release contains."""
+    return fact_about(field.file, field.at, facts(folder))
+
+
+@functools.cache
+def facts(folder):
+    """Return the facts that an honest release contains."""
+    return facts_of(Release(FolderSubject(folder)))
+
+
+def misses(made, folder, field, known=()):
     """Change a field, and return what the table says wrongly of it; nothing if it is caught where the table says so."""
-    fact = fact_about(field.file, field.at)
+    fact = fact_on(made, field)
     if fact is None:
         return f"no row for {field} ({'.'.join(field.at)})"
     why = ""
@@ -201,36 +310,37 @@ def misses(folder, field):
     except Exception as error:  # noqa: BLE001 - what cannot even be derived from is caught as early as can be
         why = f" ({error!r})"
         lies.write_sums(folder)
+    if fact.origin == ELSEWHERE:
+        return None
     if fact.level in NAMES[: NAMES.index(LAST) + 1]:
-        seen, _ = caught(folder, fact.level)
+        seen, _ = caught(folder, fact.level, known)
         if seen is None or NAMES.index(seen) > NAMES.index(fact.level):
             return f"{field}: is to be proven at {fact.level}, and was caught at {seen}"
     else:
-        seen, found = caught(folder, LAST)
+        seen, found = caught(folder, LAST, known)
         if seen is not None and not any(fnmatchcase(".".join(field.at), one) for one in CONTRADICTED):
             return f"{field}: {fact.level}, but was caught at {seen}: {found[0].detail}{why}"
     return None
 
 
 def all_caught(made, tmp_path, chosen):
-    wrong = []
+    wrong, known = [], open_findings(made, LAST)
     for number, field in enumerate(chosen):
         folder = shutil.copytree(made, tmp_path / str(number))
-        wrong += [problem] if (problem := misses(folder, field)) else []
+        wrong += [problem] if (problem := misses(made, folder, field, known)) else []
         shutil.rmtree(folder)
     print(f"{len(chosen)} mutations")
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_field_has_a_row(groups):
-    unknown = [f"no row for {field}" for field, *_ in groups if fact_about(field.file, field.at) is None]
+def test_every_field_has_a_row(made, groups):
+    unknown = [f"no row for {field}" for field, *_ in groups if fact_on(made, field) is None]
     assert not unknown, "\n".join(unknown)
 
 
 def test_every_row_has_a_field(made, groups):
-    recipe = Release(FolderSubject(made)).recipe
-    met = {id(fact_about(field.file, field.at)) for group in groups for field in group}
-    idle = [fact for fact in FACTS if id(fact) not in met and fact.concerns(recipe)]
+    met = {id(fact_on(made, field)) for group in groups for field in group}
+    idle = [fact for fact in facts(made) if id(fact) not in met]
     assert {fact.file for fact in idle} <= NOT_HERE, idle
 
 
@@ -254,7 +364,7 @@ def test_each_setting_of_a_release_of_a_gguf(of_gguf, tmp_path):
     settings = [
         found[0] for found in grouped(of_gguf).values() if found[0].file in {CONFIG, GENERATION_CONFIG}
     ]
-    assert {fact_about(field.file, field.at).level for field in settings} == {"claims"}
+    assert {fact_on(of_gguf, field).level for field in settings} == {"claims"}
     all_caught(of_gguf, tmp_path, settings)
     told = unproven(Release(FolderSubject(of_gguf)), LAST, NAMES, Options())
     assert "the tokenizer and chat template, if a package has the source as GGUF (see level rebuild)" in told
@@ -262,18 +372,57 @@ def test_each_setting_of_a_release_of_a_gguf(of_gguf, tmp_path):
 
 @pytest.mark.slow
 def test_each_field_that_only_other_releases_have(made, others, tmp_path):
-    """Tried are the files that say what was done; all others follow from them, and are tried above."""
-    before = grouped(made)
-    for number, other in enumerate(others):
-        new = {group: found for group, found in grouped(other).items() if group not in before}
-        before |= new
-        assert [
-            str(found[0]) for found in new.values() if fact_about(found[0].file, found[0].at) is None
-        ] == []
+    all_new_caught(others, made, tmp_path)
+
+
+@pytest.mark.slow
+def test_each_field_of_a_search_a_predecessor_and_formats(made, more, tmp_path):
+    all_new_caught(more, made, tmp_path)
+
+
+def all_new_caught(releases, before, tmp_path):
+    """Try the fields that are new, or that another row is about. Files that say what was done: all others follow from them, as above."""
+    known = {(group, row_of(before, found[0])) for group, found in grouped(before).items()}
+    for number, made in enumerate(releases):
+        alike = {(group, row_of(made, found[0])): found for group, found in grouped(made).items()}
+        assert [str(found[0]) for (_, row), found in alike.items() if row is None] == []
+        new = [found for key, found in alike.items() if key not in known]
+        known |= alike.keys()
         (tmp_path / str(number)).mkdir()
-        told = [
-            found[0]
-            for found in new.values()
-            if any(fnmatchcase(found[0].file, one) for one in SAYS_WHAT_WAS_DONE)
-        ]
-        all_caught(other, tmp_path / str(number), told)
+        chosen = [one for found in new for one in tried(found)]
+        all_caught(made, tmp_path / str(number), chosen)
+
+
+def tried(alike):
+    """Return the fields that are changed of those that are alike."""
+    first, *others = alike
+    name = ".".join(first.at)
+    skipped = fnmatchcase(name, TASKS_OF_SEARCHES) and not fnmatchcase(name, OF_THESE)
+    if skipped or not any(fnmatchcase(first.file, one) for one in SAYS_WHAT_WAS_DONE):
+        return []
+    return [first, *(others[-1:] if fnmatchcase(name, ALSO_THE_LAST) else ())]
+
+
+@pytest.mark.slow
+def test_a_field_of_each_row_in_a_format(more, tmp_path):
+    """A release in a format for GPU servers has the recipe and the lock of the whole build, and fewer files that prove them."""
+    rows = {}
+    for found in grouped(more[1]).values():
+        rows.setdefault(row_of(more[1], found[0]), found[0])
+    all_caught(more[1], tmp_path, list(rows.values()))
+
+
+@pytest.mark.slow
+def test_each_row_is_about_a_field_of_a_release_here(made, others, more, of_gguf):
+    releases = (made, *others, *more, of_gguf)
+    met = {
+        row_of(folder, field) for folder in releases for found in grouped(folder).values() for field in found
+    }
+    idle = {(fact.file, fact.name) for fact in FACTS if (fact.file, fact.name, fact.level) not in met}
+    assert idle == {row for rows in NOWHERE_HERE.values() for row in rows}
+
+
+def row_of(folder, field):
+    """Return which row of the table is about a field of a release; None without one."""
+    fact = fact_on(folder, field)
+    return fact and (fact.file, fact.name, fact.level)

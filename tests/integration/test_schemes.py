@@ -154,6 +154,8 @@ def test_every_level_passes(made):
         left = [each for each in found if each.outcome is not Outcome.PASSED]
         scheme = one.edition.scheme  # the loss is taken as recorded, since the texts are not in the release
         assert [each.subject for each in left] == ([f"loss of {scheme}"] if scheme else []), left
+        (routers,) = (each for each in found if (each.level, each.check) == ("recomputed", "routers"))
+        assert routers.subject == "2 of 2 routers"
     assert {each.check for each in found} >= {"loads whole", "lineage", "equal", "made"}
 
 

@@ -150,7 +150,7 @@ def called(jobs):
         ("plan.merge", "\n\ndef ", "\n\nx = 1\n\n\ndef ", DOCUMENTS),
         ("plan.model", "\n\n@dataclass", "\n\nx = 1\n\n\n@dataclass", DOCUMENTS),
         # it computes what a rule of rules keeps
-        ("recipe.rank", "\n\n@dataclass", "\n\nx = 1\n\n\n@dataclass", {*LASERED, "searched", *DOCUMENTS}),
+        ("recipe.spectral", "\n\n@dataclass", "\n\nx = 1\n\n\n@dataclass", {*LASERED, "searched", *DOCUMENTS}),
         ("view.words", "\n\ndef ", "\n\nx = 1\n\n\ndef ", set()),
     ],
 )  # fmt: skip

@@ -14,6 +14,7 @@ from herdbook.layout import (
     CLAIMS,
     COMPARISONS,
     CONFIG,
+    EVAL_RESULTS,
     EVALUATIONS,
     FIGURES,
     LICENSE_TEXTS,
@@ -52,6 +53,7 @@ MERGED_KEYS = {
     "adapters",
     "code",
     "keys",
+    "metrics",
     "modules",
     "packages",
     "sources",
@@ -207,7 +209,12 @@ def _leaves(file, value, at, where):
 
 def change(folder, field, value):
     """Lie about a field: give it another value, derive all else from that if it follows, and sign it all."""
-    if field.file in WRITTEN or field.file.startswith((f"{FIGURES}/", f"{LICENSE_TEXTS}/")):
+    if field.file == COMPARISONS:  # the card follows from it, where no samples are released
+        with lies.told(folder):
+            write(folder, field, value)
+    if field.file in WRITTEN or field.file.startswith(
+        (f"{FIGURES}/", f"{LICENSE_TEXTS}/", f"{EVAL_RESULTS}/")
+    ):
         if field.file not in OUTSIDE_SUMS:
             write(folder, field, value)
             lies.write_sums(folder)
@@ -247,7 +254,7 @@ def write(folder, field, value):
             path.write_text(dump_json(content))
             if field.at[0] == "file":  # measurements cite it
                 _replace(folder, field.value, value, f"{EVALUATIONS}/*.json")
-            if field.at[-1] == "documents":  # in all measurements
+            if field.at[-1] == "documents" and field.file.startswith(EVALUATIONS):  # in all measurements
                 for other in folder.glob(f"{EVALUATIONS}/*.json"):
                     content = json.loads(other.read_text())
                     _set(content, field.where, value)

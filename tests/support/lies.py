@@ -9,10 +9,13 @@ from herdbook.layout import (
     BOMS,
     CARD,
     CLAIMS,
+    COMPARISONS,
     CONFIG,
     EVALUATIONS,
+    IMATRIX,
     INPUTS,
     LINEAGE,
+    LOCK,
     LOSSES,
     OUTSIDE_SUMS,
     PUBLIC_KEY,
@@ -25,6 +28,7 @@ from herdbook.layout import (
 )
 from herdbook.plan.folder import made_files
 from herdbook.plan.release import computed_files, contents
+from herdbook.plan.tuned import search_key
 from herdbook.provenance.bom import bom
 from herdbook.provenance.claims import statements
 from herdbook.provenance.lineage import parse
@@ -50,6 +54,7 @@ def told(folder, key=KEY):
     before = Release(FolderSubject(folder)).make_plan()
     yield
     write_sums(folder)
+    _search_again(folder, before)
     after = Release(FolderSubject(folder)).make_plan()
     _rekey(folder, before, after)
     if before.released.config != after.released.config and CONFIG in made_files(after, after.released):
@@ -106,6 +111,19 @@ def write_sums(folder):
     return digests
 
 
+def _search_again(folder, before):
+    """Give searches over models the keys that follow now, unless the lie is such a key."""
+    if not before.lock.tuned:
+        return
+    release = Release(FolderSubject(folder))
+    content = _json(folder, LOCK)
+    for name, one in release.lock.tuned.items():
+        if name in before.lock.tuned and one.result.key == before.lock.tuned[name].result.key:
+            content["tuned"][name]["result"]["key"] = search_key(name, release.recipe, release.lock)
+    (folder / LOCK).write_text(dump_json(content))
+    write_sums(folder)
+
+
 def _rekey(folder, before, after):
     """Give records, results and files the keys and names that follow now."""
     renamed = dict(zip(before.parts, after.parts, strict=True))
@@ -116,6 +134,7 @@ def _rekey(folder, before, after):
         **({f"{ROUTING}/{after.report.id}.json": after.report} if after.report else {}),
         **({f"{LOSSES}/{after.reference.id}.json": after.reference} if after.reference else {}),
         **{f"{LOSSES}/{item.id}.json": item for item in after.losses},
+        **({f"{RECORDS}/{after.imatrix.id}{IMATRIX}.json": after.imatrix} if after.imatrix else {}),
         **{f"{RECORDS}/{item.id}.gguf.json": item for item in after.quantized},
     }
     for old, new in zip(contents(before), contents(after), strict=True):
@@ -148,8 +167,10 @@ def _write_card(folder):
             suppress(HerdbookError),
             damaged("the card"),
         ):  # of some lies no card can tell; the one before stays
-            for name, text in card_texts(workspace.plan).items():
-                (folder / name).write_text(text)
+            stated = workspace.recorded_comparisons()  # None if the samples are released
+            for name, text in card_texts(workspace.plan, stated).items():
+                if stated is None or name != COMPARISONS:
+                    (folder / name).write_text(text)
 
 
 def _json(folder, name):

@@ -23,11 +23,14 @@ from support import lies
 SPECIAL = {"<unk>": "unk", "<s>": "bos", "</s>": "eos"}
 
 
-def size_label(experts):
-    """Return what the converter calls the size of a mixture of ``tiny`` models with heads of 8: that of all that one expert computes with."""
-    one = 2 * 3 * 64 * 32  # the MLP in two layers
-    layer = 2 * 32 * 32 + 2 * 16 * 32 + 2 * 32 + experts * 32  # attention, norms, router
-    shared = 2 * 64 * 32 + 32 + 2 * layer  # with embeddings, head and last norm
+def size_label(experts, hidden=32, intermediate=64):
+    """Return what the converter calls the size of a mixture of ``tiny`` models with heads of a quarter of their width.
+
+    It is the size of all that one expert computes with.
+    """
+    one = 2 * 3 * intermediate * hidden  # the MLP in two layers
+    layer = 2 * hidden**2 + hidden**2 + 2 * hidden + experts * hidden  # attention, norms, router
+    shared = 2 * 64 * hidden + hidden + 2 * layer  # with embeddings, head and last norm
     return f"{experts}x{round((shared + one) / 1000)}K"
 
 

@@ -329,11 +329,16 @@ def write_tiktoken(folder):
 
 def build(recipe_path, results):
     """Lock a recipe and make all its models, and the report on its routers, without Snakemake; return the plan."""
+    lock(recipe_path)
+    return build_locked(recipe_path, results)
+
+
+def build_locked(recipe_path, results):
+    """Do what ``build`` does, with the lock that lies beside the recipe."""
     from herdbook import plan as plans
     from herdbook.plan.jobs import result_jobs
     from herdbook.steps.registry import run
 
-    lock(recipe_path)
     made = plans.load(recipe_path, results)
     for job in result_jobs(made):
         skipped = {"convert", "quantize", "data", "evaluate"}

@@ -34,13 +34,7 @@ def write(folder, search=SEARCH, **sections):
     """Write two models, the tasks of both splits and a recipe that searches the weights of their sum; return its path."""
     for seed, name in enumerate("ab"):
         tiny.write_model(folder / name, seed=seed)
-    for split, count in DOCUMENTS.items():
-        lines = [
-            json.dumps({"text": f"w{number % 40} w{len(split)} w{number // 3}"}) for number in range(count)
-        ]
-        (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-        about = {**BASE, "task": split, "dataset_kwargs": {"data_files": {"test": f"{split}.jsonl"}}}
-        (folder / f"{split}.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
+    write_tasks(folder)
     models = {
         "a": {"folder": "a"},
         "b": {"folder": "b"},
@@ -54,6 +48,17 @@ def write(folder, search=SEARCH, **sections):
         },
     }
     return tiny.write_recipe(folder / "recipe.yaml", models, **sections)
+
+
+def write_tasks(folder):
+    """Write the tasks of both splits, with their documents."""
+    for split, count in DOCUMENTS.items():
+        lines = [
+            json.dumps({"text": f"w{number % 40} w{len(split)} w{number // 3}"}) for number in range(count)
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        about = {**BASE, "task": split, "dataset_kwargs": {"data_files": {"test": f"{split}.jsonl"}}}
+        (folder / f"{split}.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
 
 
 def bowl(x, y):

@@ -148,30 +148,45 @@ def add(hub, folder, name):
     hub.add_repo(f"herd/{name}", files, license="apache-2.0", base_model=["herd/elder"])
 
 
-def build(root, key, models=MODELS, **sections):
-    """Build a release; return its folder."""
-    task = yaml.safe_load(tiny.write_task(root / "task.yaml").read_text(encoding="utf-8"))
+def write_tasks(root, metric=None):
+    """Write a task over a file, and one over a data set on the Hub."""
+    task = yaml.safe_load(tiny.write_task(root / "task.yaml", metric=metric).read_text(encoding="utf-8"))
     del task["dataset_kwargs"]
     asked = task | {"task": "asked", "dataset_path": "herd/questions"}
     (root / "asked.yaml").write_text(yaml.safe_dump(asked), encoding="utf-8")
+
+
+def board():
+    """Return the snapshot of a leaderboard."""
+    rows = io.StringIO()
+    csv.writer(rows).writerows([("name", "bpb"), ("first", "0.7"), ("second", "0.95")])
+    return rows.getvalue()
+
+
+def evaluated(plan, metric="bits_per_byte"):
+    """Measure the models of a plan, and write into the lock what they were asked; return the plan of that lock."""
+    for number, item in enumerate(plan.evaluations):
+        names = [locked.name for locked in plan.lock.tasks.values()]
+        also = [name for name in names if name != "held_out"]
+        measured.write(plan, item, [0.75 + number / 16], metric=metric, stderr=0.125, also=also)
+    if plan.evaluations:
+        locks.write(with_requests(plan), locks.path_for(plan.recipe_path))
+    return plans.load(plan.recipe_path, plan.layout.root)
+
+
+def build(root, key, models=MODELS, **sections):
+    """Build a release; return its folder."""
+    write_tasks(root)
     lines = [f'{{"text": "{" ".join(f"w{(7 * n + i) % 40}" for i in range(40))}"}}\n' for n in range(40)]
     (root / "calibration.jsonl").write_text("".join(lines))
     (root / "held.jsonl").write_text("".join(line.replace("w1", "w2") for line in lines))
     (root / "own").mkdir(exist_ok=True)
     (root / "own/thanks.md.j2").write_text("## Thanks\n\nTo {{ facts.released.name|code }}.\n\n")
     (root / "herd.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8))
-    rows = io.StringIO()
-    csv.writer(rows).writerows([("name", "bpb"), ("first", "0.7"), ("second", "0.95")])
-    (root / "board.csv").write_text(rows.getvalue())
+    (root / "board.csv").write_text(board())
     plan = tiny.build(tiny.write_recipe(root / "r.yaml", models, **sections), root / "results")
     if plan.quantized:
         quantized.add_to(plan, quantized.size_label(experts=6))
-    for number, item in enumerate(plan.evaluations):
-        names = [locked.name for locked in plan.lock.tasks.values()]
-        also = [name for name in names if name != "held_out"]
-        measured.write(plan, item, [0.75 + number / 16], stderr=0.125, also=also)
-    if plan.evaluations:
-        locks.write(with_requests(plan), locks.path_for(plan.recipe_path))
-    plan = plans.load(plan.recipe_path, plan.layout.root)
+    plan = evaluated(plan)
     render_card(plan, plan.layout.card_folder)
     return tiny.release(plan, key)

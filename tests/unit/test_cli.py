@@ -151,6 +151,10 @@ def test_the_table_of_statuses_has_every_error():
         (["audit", "a/x", "--gguf", "./nowhere"], "./nowhere: is neither a folder nor owner/name"),
         (["export", "ro-crate", "nowhere", "--to", "c", "--published", "2026-01-02"], "is neither a folder"),
         (["attest", "--key", "x", "--keyless"], "exclude each other"),
+        (
+            ["verify", ".", "--unsigned", "--key", __file__],
+            "--unsigned accepts what --key and --identity refuse",
+        ),
     ],
 )
 def test_wrong_usage_is_2_and_shows_how(capsys, arguments, message):

@@ -4,10 +4,12 @@ import json
 
 import pytest
 
+from herdbook.release.finding import Outcome
 from herdbook.signing import keys
 from herdbook.signing.keyless import CONFIG_VARIABLE
 from support import local_sigstore, tiny
 from support.project import Project
+from support.verification import findings, status
 
 SIGNS = {"attest", "verify"}
 
@@ -17,11 +19,14 @@ def run(project, signer):
     return {rule for rule, _ in project.run("--config", f"signing_key={signer}")}
 
 
+def verification(project):
+    report = json.loads((project.results / "Tiny/verification.json").read_text())
+    assert report["outcome"] == "passed"
+    return [one for level in report["levels"] for one in level["findings"]]
+
+
 def found(project):
-    verification = json.loads((project.results / "Tiny/verification.json").read_text())
-    assert verification["outcome"] == "passed"
-    everything = [one for level in verification["levels"] for one in level["findings"]]
-    return [one["detail"] for one in everything if one["subject"] == "model.sig"]
+    return [one["detail"] for one in verification(project) if one["subject"] == "model.sig"]
 
 
 @pytest.mark.slow
@@ -52,3 +57,24 @@ def test_signing_is_a_setting_and_done_once(tmp_path, monkeypatch):
         assert not (project.results / "Tiny/release/model.sig").exists()
     log = (project.root / "logs/attest/attest.log").read_text()
     assert "not signed" in log
+
+
+@pytest.mark.slow
+def test_a_build_without_the_key_that_its_recipe_names_ends_and_no_copy_of_it_passes(tmp_path):
+    project = Project(tmp_path / "project")
+    tiny.write_model(project.recipe.parent / "base")
+    signer = {"key": "0" * 64}
+    tiny.write_recipe(project.recipe, {"base": {"folder": "base"}}, release={"signer": signer})
+    tiny.lock(project.recipe)
+    assert run(project, "") >= SIGNS
+    assert (
+        "passes `herdbook verify` only with --unsigned"
+        in (project.root / "logs/attest/attest.log").read_text()
+    )
+    (noted,) = [one for one in verification(project) if one["check"] == "unsigned"]
+    assert "accepted, since --unsigned is given" in noted["detail"]
+    folder = project.results / "Tiny/release"
+    left = [one for one in findings(folder) if one.outcome is not Outcome.PASSED]
+    assert [one.check for one in left] == ["unsigned"]
+    assert status(left) == 9
+    assert status(findings(folder, unsigned=True)) == 0

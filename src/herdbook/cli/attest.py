@@ -53,4 +53,6 @@ def command(context: click.Context, recipe: Path, results: Path, key: str | None
             state = "signed without a key; `herdbook verify` shows the signer"
         case None:
             state = "not signed: no key is configured"
+            if named := plan.recipe.release.signer:
+                state += f". The recipe names who signs ({named}), so it passes `herdbook verify` only with --unsigned"
     say(*(f"{one.layout.release_folder}: {state}" for one in plan.editions))

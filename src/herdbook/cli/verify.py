@@ -59,6 +59,11 @@ LEVELS = {
 )
 @click.option("--issuer", metavar="URL", help="Identity provider that must vouch for --identity.")
 @click.option(
+    "--unsigned",
+    is_flag=True,
+    help="Accept a release that nobody signed, though its recipe names who signs it, such as one's own before it is signed.",
+)
+@click.option(
     "--expect",
     type=Digest(),
     metavar="DIGEST",
@@ -105,6 +110,7 @@ def command(
     key: Path | None,
     identity: str | None,
     issuer: str | None,
+    unsigned: bool,
     expect: str | None,
     not_before: str | None,
     sample: int | None,
@@ -134,6 +140,10 @@ def command(
         raise click.UsageError(
             "--key and --identity exclude each other: a release is signed with a key or without one"
         )
+    if unsigned and (key or identity):
+        raise click.UsageError(
+            "--unsigned accepts what --key and --identity refuse: a release without signatures"
+        )
     if not_before and Path(release).is_dir():
         raise click.UsageError(
             "--not-before is for repositories on the Hub: a folder has no tags. Give the release's digest with --expect"
@@ -148,6 +158,7 @@ def command(
         work=work,
         expect=expect,
         not_before=not_before,
+        unsigned=unsigned,
     )
     results: list[LevelResult] = []
     opened: Release | None = None

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from herdbook.export.items import input_items, material_items
 from herdbook.export.jsonld import Graph, media_type, ref, refs
-from herdbook.export.runs import input_items, material_items, runs
+from herdbook.export.runs import runs
 from herdbook.key import canonical_json
 from herdbook.layout import CARD, LOCK, RECIPE
 from herdbook.plan.material import inputs, materials
@@ -26,7 +27,8 @@ from herdbook.provenance.slsa import HUB_PAGES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from herdbook.export.runs import Item, StepRun
+    from herdbook.export.items import Item
+    from herdbook.export.runs import StepRun
     from herdbook.plan import Plan
     from herdbook.plan.material import Material
 

@@ -9,44 +9,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from herdbook.layout import EVALUATIONS, IMATRIX, LOSSES, RECORDS, ROUTING, SEARCHES, input_file
+from herdbook.export.items import Item, input_items, material_items, result_item
+from herdbook.layout import EVALUATIONS, IMATRIX, LOSSES, RECORDS, ROUTING, SEARCHES
 from herdbook.plan.folder import files_origin
-from herdbook.plan.material import carried_inputs, inputs, materials
+from herdbook.plan.material import inputs, materials
 from herdbook.plan.operation import FoldAdapter
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
-from herdbook.provenance.slsa import download_location
 from herdbook.sources.purl import HubCommit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from herdbook.jsonio import JsonObject
-    from herdbook.lock import LockedFile
     from herdbook.plan import Evaluation, FileLoss, Node, Part, Plan, Reference
     from herdbook.plan.material import Material
-
-
-@dataclass(frozen=True)
-class Item:
-    """A file that a step read or made.
-
-    Args:
-        name: Its name.
-        released: Its name in the release, if it is part of it; the release then has the other fields.
-        uri: Its URI, if it is an upstream file.
-        sha256: SHA-256 of its content.
-        git_blob: Git's id of its content, where no SHA-256 is known.
-        size_bytes: Its size.
-        in_part: Whether only ranges of it were read, so that its digest was not compared.
-    """
-
-    name: str
-    released: str | None = None
-    uri: str | None = None
-    sha256: str | None = None
-    git_blob: str | None = None
-    size_bytes: int = 0
-    in_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,35 +50,6 @@ class StepRun:
     made: tuple[Item, ...]
     parameters: JsonObject = field(default_factory=dict, hash=False)
     code: dict[str, str] = field(default_factory=dict, hash=False)
-
-
-def material_items(material: Material) -> dict[str, Item]:
-    """Return the files of an upstream model or adapter, by their names in it."""
-    return {
-        file.name: Item(
-            file.name,
-            uri=download_location(material, file) or f"{material.uri}#{quote(file.name)}",
-            sha256=file.sha256,
-            git_blob=file.git_blob,
-            size_bytes=file.size_bytes,
-            in_part=material.in_part and file.name in material.weights,
-        )
-        for file in material.files
-    }
-
-
-def input_items(plan: Plan) -> dict[str, Item]:
-    """Return the files that the recipe names beside itself, by their names in the recipe."""
-    carried = carried_inputs(plan)
-    return {
-        entry.file.name: _upstream(entry.file, entry.uri) if entry.uri else _input(entry.file, set(carried))
-        for entry in inputs(plan)
-    }
-
-
-def _upstream(file: LockedFile, uri: str) -> Item:
-    """Return a file of a data set on the Hub."""
-    return Item(file.name, uri=uri, sha256=file.sha256, git_blob=file.git_blob, size_bytes=file.size_bytes)
 
 
 def runs(plan: Plan, read_json: Callable[[str], Any]) -> Iterator[StepRun]:
@@ -192,7 +139,7 @@ class _Runs:
         if isinstance(part.operation, FoldAdapter):
             yield from material_items(self._sources[node.name]).values()
         if node.search:
-            yield _result(f"{SEARCHES}/{node.search.id}.json")
+            yield result_item(f"{SEARCHES}/{node.search.id}.json")
         if text := part.operation.text:
             yield from self._texts(text.name)
 
@@ -219,7 +166,7 @@ class _Runs:
                     *self._texts(search.text.name if search.text else None),
                 )
             ),
-            (_result(f"{SEARCHES}/{search.id}.json"),),
+            (result_item(f"{SEARCHES}/{search.id}.json"),),
             {name: value for name, value in search.parameters.items() if name != "calibration"},
             search.code.json,
         )
@@ -236,7 +183,7 @@ class _Runs:
             f"Reported what the routers of {report.node.name} choose",
             name,
             _unique((*self._folder(report.node), *texts)),
-            (_result(name),),
+            (result_item(name),),
             code=report.code.json,
         )
 
@@ -250,7 +197,7 @@ class _Runs:
             f"Kept what {item.node.name} predicts for texts",
             name,
             _unique((*self._folder(item.node), *texts)),
-            (_result(name),),
+            (result_item(name),),
             code=item.code.json,
         )
 
@@ -273,8 +220,8 @@ class _Runs:
             "loss",
             f"Measured the loss of {item.label} against {item.reference.node.name}",
             name,
-            _unique((*files, _result(f"{LOSSES}/{item.reference.id}.json"), *texts)),
-            (_result(name),),
+            _unique((*files, result_item(f"{LOSSES}/{item.reference.id}.json"), *texts)),
+            (result_item(name),),
             code=item.code.json,
         )
 
@@ -304,7 +251,7 @@ class _Runs:
             f"Measured {item.label}",
             name,
             _unique((*measured, *texts)),
-            (_result(name),),
+            (result_item(name),),
             results["settings"],
             results["code"],
         )
@@ -344,18 +291,3 @@ def _unique(items: Iterable[Item]) -> tuple[Item, ...]:
 
 def _record(part: Part) -> str:
     return f"{RECORDS}/{part.id}.json"
-
-
-def _result(name: str) -> Item:
-    return Item(name.rpartition("/")[2], released=name)
-
-
-def _input(file: LockedFile, carried: set[str]) -> Item:
-    name = input_file(file.name, str(file.sha256))
-    return Item(
-        file.name,
-        released=name if name in carried else None,
-        sha256=file.sha256,
-        git_blob=file.git_blob,
-        size_bytes=file.size_bytes,
-    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from herdbook.humanize import did_you_mean
 from herdbook.importing import methods
+from herdbook.importing.combination import Combination
 from herdbook.importing.ignored import say_what_is_ignored
 from herdbook.importing.parameters import Condition, in_recipe, parameter
 from herdbook.importing.references import Reference
@@ -19,7 +20,6 @@ from herdbook.importing.slices import (
     sources_of,
 )
 from herdbook.importing.tokens import tokenizer_in_recipe
-from herdbook.recipe import Dense
 
 if TYPE_CHECKING:
     from herdbook.importing.configuration import DenseConfiguration, Piece, Source
@@ -103,26 +103,20 @@ class _Dense:
     name: str
 
     @property
-    def _fields(self) -> set[str]:
-        """The keys that the recipe language has for the method."""
-        sections = get_args(get_args(Dense)[0])
-        return next(
-            set(section.model_fields)
-            for section in sections
-            if self.configuration.method in get_args(section.model_fields["method"].annotation)
-        )
-
-    @property
     def notes(self) -> Notes:
         return self.configuration.value.notes
 
+    @property
+    def combination(self) -> Combination:
+        return Combination(self.configuration, self.method, self.name)
+
     def _semantics(self, name: str) -> dict[str, Any]:
         """Return the semantics that give mergekit's bits, for methods whose formulas are written in the recipe language."""
-        if "semantics" not in self._fields:
+        if "semantics" not in self.combination.fields:
             return {}
         self.notes.assume(
             "semantics: those of mergekit 0.1.5, as no version is named; some older ones rounded otherwise",
-            *self._at("semantics", name),
+            *self.combination.at("semantics", name),
         )
         return {"semantics": SEMANTICS}
 
@@ -133,7 +127,7 @@ class _Dense:
             self._one_source(piece)
             return {}
         source = piece.sources[0]
-        scale = parameter(self._levels(piece, source), "scale", "number")
+        scale = parameter(self.combination.levels(piece, source), "scale", "number")
         if scale and scale[-1].filter is not None:
             scale.append(Condition(None, 1.0))
         model = {"model": self._name(source.model, _at(source))}
@@ -141,7 +135,7 @@ class _Dense:
             model["weight"] = in_recipe(scale)
         self.notes.assume(
             "passthrough of one whole model is written as the sum of this model alone, which copies or scales it",
-            *self._at("method"),
+            *self.combination.at("method"),
         )
         return {
             "method": "linear",
@@ -161,7 +155,7 @@ class _Dense:
                 self._one_source(piece)
                 continue
             source = sources[0]
-            scale = parameter(self._levels(piece, source), "scale", "number")
+            scale = parameter(self.combination.levels(piece, source), "scale", "number")
             slices.append(
                 {
                     "model": self._name(source.model, _at(source)),
@@ -194,7 +188,7 @@ class _Dense:
         self.notes.assume(
             "each slice is a merge of its own, whose layers are stacked; embeddings are those of the first, last norm and head those "
             "of the last, as in mergekit",
-            *self._at("slices"),
+            *self.combination.at("slices"),
         )
         entries[self.name] = {"method": STACK, "slices": slices}
         return entries
@@ -205,7 +199,7 @@ class _Dense:
         if base is None and self.method.base == "required":
             self.configuration.value.refuse(f"`base_model` is missing; {method} needs one")
             return {}
-        sources = sources_of(self.configuration, piece, self.method, *self._at("", name))
+        sources = sources_of(self.configuration, piece, self.method, *self.combination.at("", name))
         entry: dict[str, Any] = {"method": method}
         if base is not None and self.method.base != "ignored":
             entry["base"] = self._name(base, base_at(self.configuration, piece))
@@ -227,107 +221,8 @@ class _Dense:
                     f"{method} merges {needed} besides the base, and {len(others)} are given{apart}"
                 )
             return {}
-        build = self._native if method in methods.NATIVE else self._as_named
-        entry |= build(piece, others, name)
-        if self.method.draws:
-            self._drawn(name)
+        entry |= self.combination.entry(piece, others, name)
         return {**entry, **layers_in_recipe(sources, names), **self._common(base)}
-
-    # -- models and their parameters
-
-    def _native(self, piece: Piece, others: list[tuple[Source, str]], name: str) -> dict[str, Any]:
-        method = self.configuration.method
-        entry: dict[str, Any] = {}
-        if method == "slerp":
-            return {"other": others[0][1], "t": self._required(piece, None, "t", name)}
-        for key in self.method.shared:
-            if key in methods.WITHOUT_EFFECT or self.method.shared[key] != "boolean":
-                continue
-            if key in methods.UNUSED.get(method, ()):
-                continue
-            if (given := self._constant(piece, key)) is None:
-                continue
-            if key in self._fields:
-                entry[key] = given
-            elif given:
-                piece.value.refuse(f"{key}: the recipe language has {method} without it only")
-        if method == "model_stock":
-            if len(others) < 2 and not self.notes.problems:
-                piece.value.refuse(
-                    "model_stock merges at least two models besides the base, and one is given"
-                )
-            return {**entry, "models": [model for _, model in others]}
-        entry["models"] = []
-        for source, model in others:
-            item = {"model": model, "weight": self._required(piece, source, "weight", name)}
-            density = parameter(self._levels(piece, source), "density", "number", shares=True)
-            if "density" in methods.UNUSED.get(method, ()) or "density" not in self.method.of_models:
-                density = []
-            entry["models"].append({**item, **({"density": in_recipe(density)} if density else {})})
-        if "lambda" in self.method.shared and (scale := parameter(self._levels(piece), "lambda", "number")):
-            entry["lambda"] = in_recipe(scale)
-        return entry
-
-    def _as_named(self, piece: Piece, others: list[tuple[Source, str]], name: str) -> dict[str, Any]:
-        entry: dict[str, Any] = {"models": []}
-        levels = self._levels(piece)
-        for source, model in others:
-            own = self._given([source.parameters], self.method.of_models)
-            entry["models"].append({"model": model, **({"parameters": own} if own else {})})
-        shared = {key: kind for key, kind in self.method.shared.items() if key not in methods.WITHOUT_EFFECT}
-        parameters = self._given(levels, {**shared, **self.method.of_models})
-        for key in self.method.required:
-            given = key in parameters or all(key in item.get("parameters", {}) for item in entry["models"])
-            if not given and key == "weight":
-                self._taken(key, name)
-                parameters[key] = methods.TAKEN[key]
-            elif not given:
-                piece.value.refuse(f"{self.configuration.method} needs the parameter {key!r}")
-        if parameters:
-            entry["parameters"] = parameters
-        return entry
-
-    def _given(self, levels: list[Value | None], known: Any) -> dict[str, Any]:
-        found = ((key, parameter(levels, key, kind, shares=key == "density")) for key, kind in known.items())
-        return {key: in_recipe(conditions) for key, conditions in found if conditions}
-
-    def _required(self, piece: Piece, source: Source | None, key: str, name: str) -> Any:
-        conditions = parameter(self._levels(piece, source), key, "number", shares=key == "t")
-        if conditions:
-            return in_recipe(conditions)
-        self._taken(key, name)
-        return methods.TAKEN[key]
-
-    def _taken(self, key: str, name: str) -> None:
-        self.notes.assume(
-            f"{key}: {methods.TAKEN[key]:g}, since the configuration gives none; mergekit 0.1.5 would refuse it",
-            *self._at(
-                "models" if key == "weight" and self.configuration.method in methods.NATIVE else key, name
-            ),
-        )
-
-    def _drawn(self, name: str) -> None:
-        self.notes.assume(
-            "seed: 0; elements are dropped at random, and the draw of the published model cannot be reproduced",
-            *self._at("method", name),
-        )
-
-    def _constant(self, piece: Piece, key: str) -> bool | None:
-        """Return a parameter of the whole merge that the recipe language has as one for all tensors."""
-        conditions = parameter(self._levels(piece), key, "boolean")
-        if not conditions:
-            return None
-        if conditions[0].filter is not None or isinstance(conditions[0].value, list):
-            piece.value.refuse(
-                f"{key} differs from tensor to tensor, which {self.configuration.method} here cannot do"
-            )
-        return bool(conditions[0].value)
-
-    def _levels(self, piece: Piece, source: Source | None = None) -> list[Value | None]:
-        own = [source.parameters] if source else []
-        return [*own, piece.parameters, *self.configuration.parameters]
-
-    # -- the rest
 
     def _common(self, base: Reference | None) -> dict[str, Any]:
         configuration = self.configuration
@@ -336,7 +231,7 @@ class _Dense:
             entry["dtype"] = configuration.dtype
         elif not configuration.out_dtype:
             self.notes.assume(
-                "dtype: the models' own, since the configuration names none", *self._at("method")
+                "dtype: the models' own, since the configuration names none", *self.combination.at("method")
             )
         if configuration.out_dtype and configuration.out_dtype != configuration.dtype:
             entry["out_dtype"] = configuration.out_dtype
@@ -352,16 +247,12 @@ class _Dense:
         elif base is None and len(set(configuration.references)) > 1:
             self.notes.assume(
                 "tokenizer: the first model's, since no base and no tokenizer is given; mergekit takes that of any model",
-                *self._at("method"),
+                *self.combination.at("method"),
             )
         return entry
 
     def _name(self, reference: Reference, at: Value, again: int = 0) -> str:
         return self.models.name(reference, at, again=again)
-
-    def _at(self, key: str = "", name: str = "") -> tuple[str, ...]:
-        inside = ("modules", self.configuration.module) if self.configuration.module else ()
-        return ("models", name or self.name, *(["merge", *inside, key] if key else []))
 
 
 def _at(source: Source) -> Value:

@@ -3,190 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from herdbook.recipe.section import Section
-
-# Rules whose threshold follows from the spectrum itself: their names in recipes, and their names for people.
-ThresholdName = Literal["mp-edge", "gavish-donoho", "laser-rmt"]
-THRESHOLD_WORDS: dict[ThresholdName, str] = {
-    "mp-edge": "Marchenko-Pastur edge",
-    "gavish-donoho": "Gavish-Donoho threshold",
-    "laser-rmt": "laserRMT's threshold",
-}
-
-CanonicalRule: TypeAlias = int | str | dict[str, Any]  # a rule in keys, records and results
-
-
-class _Rule:
-    """What most rules have in common."""
-
-    @property
-    def assumes_noise(self) -> bool:
-        """Whether it assumes a low-rank signal in white noise, which trained weights are not."""
-        return False
-
-    @property
-    def needs_text(self) -> bool:
-        """Whether it needs the matrix's outputs on calibration text."""
-        return False
-
-    @property
-    def spreads(self) -> float | None:
-        """The share of the ranks of all matrices that it spreads over them; None if it applies to each matrix by itself."""
-        return None
-
-    def at(self, rank: int) -> RankRule:
-        """Return the rule for one matrix that gets this rank of what is spread.
-
-        Raises:
-            TypeError: If nothing is spread.
-        """
-        raise TypeError(f"{self} spreads nothing, so it gives no matrix rank {rank}")
-
-
-@dataclass(frozen=True)
-class FixedRank(_Rule):
-    """Keeps a given number of singular values."""
-
-    rank: int
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return "rank"
-
-    @property
-    def canonical(self) -> int:
-        """Its JSON form in keys, records and results: as in a recipe."""
-        return self.rank
-
-    @property
-    def label(self) -> str:
-        """Its form in headings."""
-        return f"rank {self.rank}"
-
-    @property
-    def words(self) -> str:
-        """Its form in sentences."""
-        return self.label
-
-
-@dataclass(frozen=True)
-class Threshold(_Rule):
-    """Keeps the singular values above a threshold that follows from all of them."""
-
-    name: ThresholdName
-
-    @property
-    def assumes_noise(self) -> bool:
-        """Whether it assumes a low-rank signal in white noise, which trained weights are not."""
-        return self.name != "laser-rmt"
-
-    @property
-    def canonical(self) -> str:
-        """Its JSON form."""
-        return self.name
-
-    @property
-    def label(self) -> str:
-        """Its form in headings."""
-        return self.name
-
-    @property
-    def words(self) -> str:
-        """Its form in sentences."""
-        return THRESHOLD_WORDS[self.name]
-
-
-class _Keyed(_Rule, Section):
-    """A rule that is written as a mapping with one key."""
-
-    @property
-    def name(self) -> str:
-        """Its key."""
-        (name,) = self.canonical
-        return name
-
-    @property
-    def canonical(self) -> dict[str, Any]:
-        """Its JSON form."""
-        return self.model_dump(mode="json", by_alias=True)
-
-    @property
-    def label(self) -> str:
-        """Its form in headings."""
-        return f"{self.name} {self.canonical[self.name]:g}"
-
-
-class Fraction(_Keyed):
-    """Keeps a fixed share of the singular values."""
-
-    fraction: float = Field(
-        gt=0, le=1, description="share of the min(rows, columns) values that is kept; at least one value is"
-    )
-
-    @property
-    def words(self) -> str:
-        """Its form in sentences."""
-        return f"{self.fraction * 100:g} % of the rank"
-
-
-class Energy(_Keyed):
-    """Keeps the fewest singular values that contain a share of the sum of all squares."""
-
-    energy: float = Field(gt=0, le=1, description="share of the sum of squared singular values that is kept")
-
-    @property
-    def words(self) -> str:
-        """Its form in sentences."""
-        return f"{self.energy * 100:g} % of the energy"
-
-
-class Budget(_Keyed):
-    """Keeps a share of the singular values of all matrices together: of each matrix as many as lose least in sum."""
-
-    budget: float = Field(
-        gt=0,
-        le=1,
-        description="share of the singular values of all chosen matrices together that is kept; at least one of each is",
-    )
-
-    @property
-    def spreads(self) -> float:
-        """Its share."""
-        return self.budget
-
-    def at(self, rank: int) -> FixedRank:
-        """Return the rule for one matrix that gets this rank."""
-        return FixedRank(rank)
-
-    @property
-    def words(self) -> str:
-        """Its form in sentences."""
-        return f"{self.budget * 100:g} % of the rank of all matrices together"
-
-
-class KnownNoise(_Keyed):
-    """Keeps the singular values above Gavish and Donoho's threshold for noise of a known level."""
-
-    gavish_donoho: float = Field(
-        alias="gavish-donoho", gt=0, description="standard deviation of the noise in each entry"
-    )
-
-    @property
-    def assumes_noise(self) -> bool:
-        """Always true."""
-        return True
-
-    @property
-    def words(self) -> str:
-        """Its form in sentences."""
-        return f"{THRESHOLD_WORDS['gavish-donoho']}, noise {self.gavish_donoho:g}"
-
+from herdbook.recipe.spectral import (
+    Budget,
+    Energy,
+    FixedRank,
+    Fraction,
+    KeyedRule,
+    KnownNoise,
+    Threshold,
+    ThresholdName,
+)
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 
@@ -246,7 +77,7 @@ class Clusters(Section):
     )
 
 
-class Clustered(_Keyed):
+class Clustered(KeyedRule):
     """Clusters the rows around subspaces, and reduces each cluster by itself."""
 
     clustered: Clusters = Field(description="clusters: how many; keep: what is kept of each")
@@ -275,7 +106,7 @@ class Clustered(_Keyed):
         return f"rows in {self.clustered.clusters} clusters, {self.inner.words} of each"
 
 
-class SvdLlm(_Keyed):
+class SvdLlm(KeyedRule):
     """Removes what changes the matrix's outputs on calibration text least, instead of the matrix itself."""
 
     svd_llm: HowMuch = Field(

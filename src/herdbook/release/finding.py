@@ -137,6 +137,7 @@ class Options:
         work: A folder for rebuilt files, which is kept; None for a temporary one.
         expect: The digest that the release must have, 64 hexadecimal digits.
         not_before: The tag of its repository that the release must not be older than.
+        unsigned: Whether a release may be unsigned whose recipe names who signs it.
     """
 
     key: Path | None = None
@@ -148,3 +149,4 @@ class Options:
     work: Path | None = None
     expect: str | None = None
     not_before: str | None = None
+    unsigned: bool = False

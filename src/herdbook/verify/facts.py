@@ -94,6 +94,14 @@ def _texts(recipe: Recipe) -> bool:
     return bool(recipe.evaluate or recipe.calibration)
 
 
+def _evaluates(recipe: Recipe) -> bool:
+    return recipe.evaluate is not None
+
+
+def _reports(recipe: Recipe) -> bool:
+    return bool(recipe.evaluate or recipe.routing or recipe.leaderboards)
+
+
 def _resolves(recipe: Recipe) -> bool:
     """Return whether lm-eval resolves tasks: those that a recipe names, and those of suites, which may be its own."""
     tasks = recipe.evaluate.tasks if recipe.evaluate else ()
@@ -176,21 +184,36 @@ FACTS = (
     Fact(
         "what the author states about the release, and how it was searched and measured",
         RECIPE,
-        ("models.*.select", "models.*.guard", "release", "claims", "publish", "card", "evaluate", "leaderboards", "marks", "benchmarks"),
+        ("models.*.select", "models.*.guard", "models.*.search.metric", "release", "claims", "publish", "card", "evaluate", "leaderboards", "marks", "benchmarks"),
         "the author",
         ASSERTED,
     ),
     Fact(
         "what was requested",
         RECIPE,
-        ("models.*.calibration", "release.model", "release.image.file", "publish.replaces", "card.sections", "card.templates", "evaluate.tasks", "evaluate.models", "evaluate.compare",
-         "evaluate.release_samples", "routing", "calibration", "quantize",
+        ("models.*.calibration", "release.model", "release.image.file", "publish.replaces", "card.sections", "card.templates", "calibration"),
+        "the lock and the files of the release",
+        "recomputed",
+    ),
+    Fact(
+        "which quantized files and formats were requested",
+        RECIPE,
+        ("quantize",),
+        "the lock and the files of the release",
+        "recomputed",
+        lambda recipe: bool(recipe.gguf or recipe.schemes),
+    ),
+    Fact(
+        "which measurements, reports and ranks were requested",
+        RECIPE,
+        ("evaluate.tasks", "evaluate.models", "evaluate.compare", "evaluate.release_samples", "routing",
          "leaderboards.*.snapshot", "leaderboards.*.model_column", "leaderboards.*.score_column", "leaderboards.*.task",
          "leaderboards.*.metric"),
         "the lock and the files of the release",
         "recomputed",
+        _reports,
     ),
-    Fact("who signs", RECIPE, ("release.signer",), "the signatures, if there are any", "claims", _names_signer),
+    Fact("who signs", RECIPE, ("release.signer",), "the signatures", "claims", _names_signer),
     Fact(
         "which sources, tasks, texts and snapshots are pinned",
         LOCK,
@@ -245,17 +268,12 @@ FACTS = (
     Fact(
         "commits and the lock's facts on the adapters",
         LOCK,
-        tuple(f"adapters.*.{field}" for field in ("revision", "files", "config", "tensors", "license_texts")),
+        tuple(
+            f"adapters.*.{field}"
+            for field in ("revision", "files", "config", "tensors", "license_texts", "tokens", "padding", "chat_template")
+        ),
         "the adapters, on the Hub",
         "upstream",
-        _has(Adapter),
-    ),
-    Fact(
-        "the lock's facts on the tokens beside adapters",
-        LOCK,
-        tuple(f"adapters.*.{field}" for field in ("tokens", "padding", "chat_template")),
-        "the adapters, when they were locked",
-        ASSERTED,
         _has(Adapter),
     ),
     Fact(
@@ -275,7 +293,7 @@ FACTS = (
         "claims",
         _draws,
     ),
-    Fact("lm-eval's version", LOCK, ("harness",), "the measurements", "claims", _texts),
+    Fact("lm-eval's version", LOCK, ("harness",), "the measurements", "claims", _evaluates),
     Fact(
         "what lm-eval made of its own tasks and of files with code",
         LOCK,
@@ -284,7 +302,7 @@ FACTS = (
         "upstream",
         _resolves,
     ),
-    Fact("what models were asked", LOCK, ("requests",), "the measurements", "claims", _texts),
+    Fact("what models were asked", LOCK, ("requests",), "the measurements", "claims", _evaluates),
     Fact("data sets on the Hub", LOCK, ("data_sets",), "the data sets, on the Hub", "upstream", _texts),
     Fact(
         "texts that were measured or calibrated on, and importance matrices of other programs",
@@ -314,8 +332,8 @@ FACTS = (
     Fact(
         "the trials of searches, and which of them won",
         LOCK,
-        ("tuned.*.result.trials.*.point", "tuned.*.result.kept"),
-        "the search's seed, and the scores of its trials",
+        ("tuned.*.result.trials.*.point", "tuned.*.result.kept", "tuned.*.result.higher_is_better"),
+        "the search, its tasks and its seed, and the scores of its trials",
         "recomputed",
         _tunes,
     ),
@@ -416,9 +434,9 @@ FACTS = (
         ("operation", "key", "name", "settings", "code", "weights", "tasks.*.title", "groups"),
         "recipe, lock and records",
         "claims",
-        _texts,
+        _evaluates,
     ),
-    Fact("measurements", MEASUREMENT, ("tasks", "samples", "device"), TEXTS, ASSERTED, _texts),
+    Fact("measurements", MEASUREMENT, ("tasks", "samples", "device"), TEXTS, ASSERTED, _evaluates),
     Fact(
         "measured values, where the results of each document are released",
         MEASUREMENT,
@@ -519,9 +537,21 @@ FACTS = (
         lambda recipe: _compares(recipe, samples=True),
     ),
     Fact(
+        "what is compared without released samples, and verdicts",
+        COMPARISONS,
+        (
+            "operation",
+            "method",
+            *(f"comparisons.*.{field}" for field in ("model", "other", "task", "metric", "corrected", "verdict")),
+        ),
+        "the recipe, and the stated probabilities",
+        "recomputed",
+        lambda recipe: _compares(recipe, samples=False),
+    ),
+    Fact(
         "probabilities and intervals of comparisons without released samples",
         COMPARISONS,
-        (),
+        ("comparisons",),
         "the builder (`release_samples`)",
         ASSERTED,
         lambda recipe: _compares(recipe, samples=False),
@@ -578,15 +608,16 @@ FACTS = (
 )  # fmt: skip
 
 
-def fact_about(file: str, at: Sequence[str]) -> Fact | None:
+def fact_about(file: str, at: Sequence[str], facts: Sequence[Fact] = FACTS) -> Fact | None:
     """Return what proves a field of a release; None if nothing is known of it, which is a fault of the table.
 
     Args:
         file: The name of the file in the release.
         at: The names on the way to the field. In records, a tensor is called by its action (see ``Fact``).
+        facts: The facts that count: all, or those of a release (see ``proofs.facts_of``).
     """
     found: list[tuple[int, int, Fact]] = []
-    for fact in FACTS:
+    for fact in facts:
         if fnmatchcase(file, fact.file) and ("/" in fact.file or "/" not in file):
             found += [(len(fact.file), length, fact) for length in fact.fitting(at)]
     return max(found, key=lambda each: each[:2])[2] if found else None

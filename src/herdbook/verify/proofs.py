@@ -6,10 +6,11 @@ arithmetic is derived by the verifier and compared. Everything else is asserted,
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
-from herdbook.layout import SIGNATURE
+from herdbook.layout import LOCK, RECIPE, SIGNATURE
 from herdbook.plan.edition import Edition
 from herdbook.recipe import of_scheme
 from herdbook.verify.fact import ASSERTED
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
+    from herdbook.verify.fact import Fact
+
+ELSEWHERE = "another release of the same build"
 
 
 def unproven(release: Release, level: str, levels: Sequence[str], options: Options) -> tuple[str, ...]:
@@ -32,15 +36,11 @@ def unproven(release: Release, level: str, levels: Sequence[str], options: Optio
         options: The options of the verification.
     """
     try:
-        recipe = release.recipe
+        facts = facts_of(release)
     except HerdbookError:  # a level has reported it
         return ()
-    if release.edition is Edition.WEIGHTS:
-        recipe = recipe.model_copy(update={"quantize": None})
-    if release.edition.scheme:
-        recipe = of_scheme(recipe, release.edition.scheme)
     done = levels[: levels.index(level) + 1]
-    open_ = [fact for fact in FACTS if fact.level not in done and fact.concerns(recipe)]
+    open_ = [fact for fact in facts if fact.level not in done]
     if options.expect or options.not_before:
         open_ = [fact for fact in open_ if fact.name != AGE]
     named = (
@@ -54,6 +54,24 @@ def unproven(release: Release, level: str, levels: Sequence[str], options: Optio
             "who signed it (pass --key or --identity)" if signed else "its author (nothing is signed)"
         )
     return tuple(names)
+
+
+def facts_of(release: Release) -> tuple[Fact, ...]:
+    """Return the facts that a release contains. Raises HerdbookError if its recipe cannot be read.
+
+    Recipe and lock are those of the whole build in each of its editions. What they say of another edition, that one proves.
+    """
+    written = own = release.recipe
+    if release.edition is Edition.WEIGHTS:
+        own = written.model_copy(update={"quantize": None})
+    if release.edition.scheme:
+        own = of_scheme(written, release.edition.scheme)
+    found = [fact for fact in FACTS if fact.concerns(own)]
+    shared = [fact for fact in FACTS if fact.file in {RECIPE, LOCK} and fact.concerns(written)]
+    return (
+        *found,
+        *(replace(fact, origin=ELSEWHERE, level=ASSERTED) for fact in shared if fact not in found),
+    )
 
 
 def table() -> str:

@@ -135,14 +135,7 @@ def check(release: Release, claims: ClaimsFile, options: Options) -> Iterator[Fi
     """Check the signatures of the model and of its build claims."""
     signed = SIGNATURE in release.subject.files or any(c.envelope.is_signed for c in claims.claims)
     if not signed:
-        expected = options.key or options.identity
-        if expected:
-            detail = f"is missing: nothing is signed, but a signature by {expected} is required"
-            yield SIGNED.failed(SIGNATURE, detail, file=SIGNATURE)
-        else:
-            named = _named(release)
-            absent = f", though the recipe names as signer {named}" if named else ""
-            yield UNSIGNED.passed(release.name, f"nothing is signed, so its author is not proven{absent}")
+        yield _unsigned(release, options)
         return
     signer: ExpectedSigner | None = None
     try:
@@ -154,6 +147,26 @@ def check(release: Release, claims: ClaimsFile, options: Options) -> Iterator[Fi
         yield from _model(release, model, signer, origin)
     for claim in claims.claims:
         yield from _claim(claim, signer)
+
+
+def _unsigned(release: Release, options: Options) -> Finding:
+    """Return the finding about a release of which nothing is signed.
+
+    Whoever takes a release that is signed can remove its signatures. Only the recipe, which the card follows from, shows then that
+    there should be some. So what it names must not pass in silence; a build on a machine without the key states that it knows.
+    """
+    named, expected = _named(release), options.key or options.identity
+    if expected:
+        detail = f"is missing: nothing is signed, but a signature by {expected} is required"
+        return SIGNED.failed(SIGNATURE, detail, file=SIGNATURE)
+    detail = "nothing is signed, so its author is not proven"
+    if named is None:
+        return UNSIGNED.passed(release.name, detail)
+    detail += f", though the recipe names who signs it: {named}"
+    if options.unsigned:
+        return UNSIGNED.passed(release.name, f"{detail}; accepted, since --unsigned is given")
+    remedy = "get a signed copy from its author, or accept it with --unsigned"
+    return UNSIGNED.unverified(release.name, f"{detail}; {remedy}", file=SIGNATURE)
 
 
 def _named(release: Release) -> Signer | None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from herdbook.recipe.rank import CanonicalRule
+    from herdbook.recipe.spectral import CanonicalRule
     from herdbook.steps.laser.result import Trial
 
 

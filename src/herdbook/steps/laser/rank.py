@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from herdbook.recipe.rank import Budget, Clustered, Energy, FixedRank, Fraction, KnownNoise, SvdLlm, Threshold
+from herdbook.recipe.rank import Clustered, SvdLlm
+from herdbook.recipe.spectral import Budget, Energy, FixedRank, Fraction, KnownNoise, Threshold
 from herdbook.steps.laser.law import noise_law
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from herdbook.recipe.rank import RankRule, ThresholdName
+    from herdbook.recipe.rank import RankRule
+    from herdbook.recipe.spectral import ThresholdName
 
 NORMAL_IQR = (
     1.349  # interquartile range of a normal distribution in standard deviations, rounded as in laserRMT

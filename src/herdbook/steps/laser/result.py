@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    from herdbook.recipe.rank import CanonicalRule
+    from herdbook.recipe.spectral import CanonicalRule
 
 
 class Difference(TypedDict):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Plan, Search
     from herdbook.recipe import Guard, RankRule
-    from herdbook.recipe.rank import CanonicalRule
+    from herdbook.recipe.spectral import CanonicalRule
     from herdbook.steps.laser.decompose import Decomposition
     from herdbook.steps.laser.guard import PairedDifference
     from herdbook.steps.laser.result import Budget, Compared, Difference, Outcome, Ranked, Trial

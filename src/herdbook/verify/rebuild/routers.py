@@ -20,10 +20,10 @@ from herdbook.weights.checkpoint import Produced, read_header, read_span, stream
 from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from herdbook.plan import Node, Plan
+    from herdbook.plan import Node, Part, Plan
     from herdbook.provenance.lineage import LineageSlice
     from herdbook.release.finding import Check, Finding, Options
     from herdbook.release.reader import Release
@@ -43,13 +43,41 @@ def routers(workspace: Workspace, release: Release, options: Options, check: Che
         A finding for each router that differs, and one for all the others.
     """
     plan = workspace.plan
-    part = next(
-        (part for part in plan.released.parts if isinstance(part.operation, MakeRouters | DrawRouters)), None
-    )
-    operation = part.operation if part else None
-    if part is None or not isinstance(operation, MakeRouters | DrawRouters):
+    found = _released(plan)
+    if not found:
         yield check.passed(plan.released.name, "has no routers")
-        return
+    for key, names in found.items():
+        yield from _compared(workspace, release, options, check, plan.parts[key], names)
+
+
+def _released(plan: Plan) -> dict[str, dict[str, str]]:
+    """Return the names of the released routers by the names of those that they are copies of, by key of the part that made these.
+
+    The released model may be made from a mixture: one in a format for GPU servers has its routers as they are.
+    """
+    tensors = {key: {tensor.name: tensor for tensor in part.tensors} for key, part in plan.parts.items()}
+    found: dict[str, dict[str, str]] = {}
+    for name, (holder, tensor) in plan.released.tensors.items():
+        key, made = holder.key, tensor
+        while made.action == "copy":
+            (origin,) = made.origins
+            key, made = origin.part, tensors[origin.part][origin.tensor]
+        if made.action == "router":
+            found.setdefault(key, {})[made.name] = name
+    return found
+
+
+def _compared(
+    workspace: Workspace,
+    release: Release,
+    options: Options,
+    check: Check,
+    part: Part,
+    names: Mapping[str, str],
+) -> Iterator[Finding]:
+    """Recompute the routers that a part made, and compare those of which the release has copies."""
+    plan, operation = workspace.plan, part.operation
+    assert isinstance(operation, MakeRouters | DrawRouters)  # noqa: S101 - no other operation makes routers
     workspace.code.require_installed(part.code)
     scratch = replace(plan, layout=replace(plan.layout, root=plan.layout.root / "routers"))
     inputs = ""
@@ -61,29 +89,34 @@ def routers(workspace: Workspace, release: Release, options: Options, check: Che
     recomputed = read_record(scratch.layout.record(part))["tensors"]
     by_tensor = {slice_.tensor: slice_ for slice_ in release.lineage()}
     with damaged(LINEAGE):
-        slices = {name: by_tensor[name] for name in recomputed}
+        slices = {name: by_tensor[released] for name, released in names.items()}
     equal, near, furthest = 0, 0, 0.0
-    for name, entry in recomputed.items():
-        slice_ = slices[name]
+    for name, slice_ in slices.items():
+        entry = recomputed[name]
         if entry["sha256"] == slice_.sha256:
             equal += 1
             continue
         difference = _difference(scratch.layout.shard(part), name, release, slice_)
-        about = {"file": slice_.file, "tensor": name, "expected": entry["sha256"], "found": slice_.sha256}
+        about = {
+            "file": slice_.file,
+            "tensor": slice_.tensor,
+            "expected": entry["sha256"],
+            "found": slice_.sha256,
+        }
         limit = ROUTER_TOLERANCE[slice_.dtype]
         if difference <= limit and isinstance(operation, MakeRouters):
             near += 1
             furthest = max(furthest, difference)
         else:
             detail = f"a row differs by {difference:.1e} of its length from the one that the prompts give; {limit:.1e} is allowed"
-            yield check.failed(name, detail, **about)
+            yield check.failed(slice_.tensor, detail, **about)
     if equal + near:
         detail = (
             f"{equal} by `{operation.gate}` reproduced bit by bit"
             + (f", {near} within {furthest:.1e} of them" if near else "")
             + inputs
         )
-        yield check.passed(f"{equal + near} of {len(recomputed)} routers", detail)
+        yield check.passed(f"{equal + near} of {len(slices)} routers", detail)
 
 
 def _difference(shard: Path, name: str, release: Release, slice_: LineageSlice) -> float:
@@ -125,8 +158,8 @@ def _base(workspace: Workspace, scratch: Plan, release: Release, make: MakeRoute
     size = sum(base.tensors[origin.tensor][1].size_bytes for origin in missing)
     if options.sample_bytes is not None and size > options.sample_bytes:
         raise UnverifiedError(
-            f"routers: {base.name} is not an expert of the release, so {humanize.size(size)} of it must be rebuilt from upstream; "
-            "pass --sample all to do that"
+            f"routers: the release does not contain {base.name} as the prompts ran through it, so {humanize.size(size)} of it must be "
+            "rebuilt from upstream; pass --sample all to do that"
         )
     problems = recompute(workspace, records, missing)
     for origin in missing:

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 from herdbook.comparison.verdict import ALPHA
 from herdbook.errors import StepError
 from herdbook.layout import LOCK
+from herdbook.lock.definition import labels_of
 from herdbook.recipe import search_of
+from herdbook.release.reader import damaged
 from herdbook.tuning.proposals import follow, optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from herdbook.lock import LockedResult
+    from herdbook.lock import LockedResult, LockedSearch
     from herdbook.plan import Plan
+    from herdbook.recipe import Search
     from herdbook.release.finding import Check, Finding
 
 
@@ -31,6 +34,11 @@ def searches(plan: Plan, check: Check) -> Iterator[Finding]:
         if search is None or result is None:
             continue
         what = f"search of {name}"
+        with damaged(LOCK):
+            problem = _unlike(search, plan.lock.tuned[name])
+        if problem:
+            yield check.failed(what, problem, file=LOCK)
+            continue
         if result.kept != _kept(result):
             detail = f"the {result.kept} is kept, and by the recorded test it must be the {_kept(result)}"
             yield check.failed(what, detail, file=LOCK, expected=_kept(result), found=result.kept)
@@ -52,6 +60,20 @@ def searches(plan: Plan, check: Check) -> Iterator[Finding]:
             yield check.unverified(what, detail, file=LOCK)
         else:
             yield check.failed(what, "its trials are not those that its seed and scores propose", file=LOCK)
+
+
+def _unlike(search: Search, locked: LockedSearch) -> str | None:
+    """Return what a search's metric is not by the definitions of its tasks, where these state it; None if all agrees."""
+    for task in locked.tasks.values():
+        for config in task.definitions.values():
+            if search.metric not in labels_of(config):
+                return f"its metric is {search.metric}, which its task {task.name} does not have"
+            name = search.metric.partition(",")[0]
+            listed = [one for one in config.get("metric_list") or [] if isinstance(one, dict)]
+            stated = {one.get("higher_is_better") for one in listed if one.get("metric") == name}
+            if locked.result and not stated <= {None, locked.result.higher_is_better}:
+                return f"the best trial was taken by the other direction than its task {task.name} states for {name}"
+    return None
 
 
 def _kept(result: LockedResult) -> str:
