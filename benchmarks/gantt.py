@@ -46,7 +46,7 @@ def draw(schedule: Schedule, path: Sequence[Task], title: str) -> str:
             body.append(label(beside, y + 10, shown, 10, ink=ink))
         else:
             body.append(label(x - 5, y + 10, shown, 10, anchor="end", ink=ink))
-    return document(WIDTH, bottom + MARGIN + 10, title, body)
+    return document(bottom + MARGIN + 10, title, body)
 
 
 def _clock(seconds: int) -> str:

@@ -1,8 +1,9 @@
 """Which quantized files of a build take encoded tensors from which: what one file has encoded, no other one encodes again.
 
 A tensor that two files of a model have in the same type, with the same importance matrix, has the same bytes in both. A file waits
-for another one if it thereby saves a good part of the work; what decides is the work, not the order in a recipe, so that there
-is no cycle, and whoever waits, waits for few. Neither keys nor records depend on this, since the bytes do not.
+for another one if it thereby saves a good part of the work, and if waiting does not make the ladder much slower where all files could
+be made at the same time. What decides is the work, not the order in a recipe, so that there is no cycle. Neither keys nor records
+depend on this, since the bytes do not; and a file copies from whatever else is finished when it is made.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from herdbook.quantization.mixture import ENDS
 from herdbook.quantization.types import encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from herdbook.plan.quantize import Quantized
     from herdbook.quantization.mixture import Typed
 
-# The least that waiting saves, of the work of the file that waits and of the one that it waits for: on a cluster, both would
-# otherwise be made at the same time.
+# The least that waiting saves, of the work of the file that waits and of the one that it waits for.
 SHARE = 0.1
+# The latest that a file may be finished on as many machines as there are files, in times of the most work that one has.
+STRETCH = 1.25
 LONGEST = 2  # the most files that are made one after the other before a file
 
 
@@ -33,26 +35,29 @@ def effort(item: Quantized, tensor: Typed) -> float:
 
 
 def siblings(files: Iterable[Quantized]) -> dict[str, tuple[Quantized, ...]]:
-    """Return the files that each file takes encoded tensors from, by its id: the one that saves it most comes first.
+    """Return the files that each file waits for to copy encoded tensors, by its id: the one that saves it most comes first.
 
     Args:
-        files: The quantized files of one model. Of those with a budget the types are not known, so that they are waited for by
-            none, and wait as if they had those that are planned for them.
+        files: The quantized files of one model. Of those with a budget the types are not known, so that they wait for none, and none
+            waits for them.
     """
-    order = sorted(files, key=_rank)
+    files = list(files)
+    order = sorted((item for item in files if not item.budget), key=_rank)
     groups = _groups(order)
-    work = [sum(group.costly[place] for group in groups) for place in range(len(order))]
+    work = [sum(effort(item, tensor) for tensor in item.tensors) for item in order]
+    found: dict[str, tuple[Quantized, ...]] = {item.id: () for item in files}
     depth: list[int] = []
-    found = {}
+    finished: list[float] = []
     for place, item in enumerate(order):
-        able = [other for other in range(place) if depth[other] < LONGEST and not order[other].budget]
-        chosen: list[int] = []
-        while left := [other for other in able if other not in chosen]:
-            saved = {other: _saved(groups, place, other, chosen) for other in left}
-            best = min(left, key=lambda other: (-saved[other], other))
-            if not saved[best] or saved[best] < SHARE * max(work[place], work[best]):
+        able = [other for other in range(place) if depth[other] < LONGEST]
+        chosen = _chosen(groups, work, place, able)
+        while chosen:
+            ends = max(finished[other] for other in chosen) + work[place] - _held(groups, place, chosen)
+            if ends <= STRETCH * max(work):
                 break
-            chosen.append(best)
+            chosen.remove(max(chosen, key=lambda other: (finished[other], other)))
+        begins = max((finished[other] for other in chosen), default=0.0)
+        finished.append(begins + work[place] - _held(groups, place, chosen))
         depth.append(1 + max((depth[other] for other in chosen), default=-1))
         found[item.id] = tuple(order[other] for other in chosen)
     return found
@@ -96,23 +101,35 @@ def _groups(files: Sequence[Quantized]) -> list[_Group]:
     return groups
 
 
-def _saved(groups: Iterable[_Group], place: int, other: int, chosen: Sequence[int]) -> float:
-    """Return the work that one file saves another one, beyond what those that are chosen already save it."""
+def _chosen(groups: Sequence[_Group], work: Sequence[float], place: int, able: Sequence[int]) -> list[int]:
+    """Return those of some files that save one a good part of the work, beyond what those before them in the result do."""
+    chosen: list[int] = []
+    while left := [other for other in able if other not in chosen]:
+        known = _held(groups, place, chosen)
+        saved = {other: _held(groups, place, [*chosen, other]) - known for other in left}
+        best = min(left, key=lambda other: (-saved[other], other))
+        if saved[best] <= 0 or saved[best] < SHARE * max(work[place], work[best]):
+            break
+        chosen.append(best)
+    return chosen
+
+
+def _held(groups: Iterable[_Group], place: int, others: Collection[int]) -> float:
+    """Return the work of a file that others spare it together."""
     return sum(
         group.costly[place]
         for group in groups
-        if group.encodings[place] == group.encodings[other]
-        and all(group.encodings[place] != group.encodings[one] for one in chosen)
+        if any(group.encodings[place] == group.encodings[other] for other in others)
     )
 
 
-def _rank(item: Quantized) -> tuple[bool, float, float, str]:
+def _rank(item: Quantized) -> tuple[float, float, str]:
     """Return a file's place in the order in which files may wait for each other: those nearly of one type come first."""
     by_type: dict[str, float] = defaultdict(float)
     for tensor in item.tensors:
         by_type[tensor.type] += effort(item, tensor)
     whole = sum(by_type.values())
-    return bool(item.budget), -max(by_type.values()) / whole, -whole, item.id
+    return -max(by_type.values()) / whole, -whole, item.id
 
 
 def _encoding(item: Quantized, tensor: Typed) -> tuple[str, str | None]:
