@@ -53,6 +53,7 @@ MERGED_KEYS = {
     "adapters",
     "code",
     "keys",
+    "method",
     "metrics",
     "modules",
     "packages",
