@@ -18,6 +18,7 @@ for job in JOBS:
             log:
                 f"logs/{job.rule}/{job.id}.log",
             localrule: True
+            priority: AWAITED
             conda:
                 environment("build")
             params:
