@@ -17,8 +17,8 @@ for job in JOBS:
                 [placed(path) for path in job.outputs],
             log:
                 f"logs/{job.rule}/{job.id}.log",
-            localrule: True
             priority: AWAITED
+            localrule: True
             conda:
                 environment("build")
             params:

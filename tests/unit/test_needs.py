@@ -300,7 +300,8 @@ def test_a_thread_has_at_least_as_much_to_do_as_a_process_takes_to_start(plan, s
     )  # beside the decompositions, it moves bytes; and a copy alone has a single thread
     assert (threads > 2) == (side == 8192)
     # a cluster's profile knows by a second one that a GPU is wanted; else two cores would be waited for
-    assert needs.threads(plan, part) == (1 if side == 512 or count == 1 else threads)
+    own = needs.threads(plan, part)
+    assert own == threads or (own == 1 and work <= SLOW.start)
 
 
 def test_a_report_on_few_words_gets_one_thread(plan):
