@@ -12,7 +12,7 @@ LETTERS = ["\u2581", "a", "b", "c", "ab", "bc"]
 UNKNOWN, CONTROL, NORMAL, BYTE = 2, 3, 1, 6
 
 
-def write_gguf(path, *, called=None, key_value_heads=2, tied=False, sized=True):
+def write_gguf(path, *, called=None, key_value_heads=2, tied=False, sized=True, more=()):
     """Write a small Llama with a tokenizer of letters and bytes, weights from a seed; return its path.
 
     Args:
@@ -21,6 +21,7 @@ def write_gguf(path, *, called=None, key_value_heads=2, tied=False, sized=True):
         key_value_heads: Of its 2 heads.
         tied: Whether it has no output matrix.
         sized: Whether the header states the size of the vocabulary.
+        more: Names of further tensors, vectors of 8.
     """
     tokens = [*SPECIAL, *BYTES, *LETTERS]
     writer = gguf.GGUFWriter(path, "llama")
@@ -54,6 +55,8 @@ def write_gguf(path, *, called=None, key_value_heads=2, tied=False, sized=True):
         if tied and name == "output":
             continue
         writer.add_tensor(f"{name}.weight", drawn.standard_normal(shape).astype(np.float32) * 0.1)
+    for name in more:
+        writer.add_tensor(name, np.ones(8, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -2,14 +2,14 @@
 
 import json
 
-import gguf
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from herdbook.errors import CheckpointError, SourceError
+from herdbook.errors import HerdbookError, SourceError
 from herdbook.weights.gguf_file import header, read_gguf
-from herdbook.weights.gguf_source import make_files, read_config, read_weights
+from herdbook.weights.gguf_header import encode
+from herdbook.weights.gguf_source import list_tensors, make_files, read_config, read_weights
 from support.gguf_source import write_gguf
 
 FORMS = {
@@ -89,8 +89,6 @@ def rewritten(path, metadata, tensors):
     ],
 )
 def test_a_header_that_is_not_understood_is_refused(tmp_path, key, value, message):
-    from herdbook.weights.gguf_header import encode
-
     file = read_gguf(write_gguf(tmp_path / "model.gguf"))
     metadata = (
         {**file.metadata, key: encode(value)}
@@ -102,23 +100,25 @@ def test_a_header_that_is_not_understood_is_refused(tmp_path, key, value, messag
         read_config(path, "bfloat16")
 
 
-def test_a_tensor_that_transformers_would_leave_out_is_refused(tmp_path):
-    """Factors of the rotary embeddings, say, which change what the model computes."""
-    path = write_gguf(tmp_path / "model.gguf")
-    writer = gguf.GGUFWriter(tmp_path / "more.gguf", "llama")
-    reader = gguf.GGUFReader(path)
-    for field in reader.fields.values():
-        if not field.name.startswith(("GGUF.", "general.architecture")):
-            kinds = field.types
-            writer.add_key_value(field.name, field.contents(), kinds[0], kinds[1] if len(kinds) > 1 else None)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data)
-    writer.add_tensor("rope_freqs.weight", reader.tensors[1].data)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    with pytest.raises(
-        CheckpointError, match="contains the tensor rope_freqs.weight, which the model does not have"
-    ):
-        read_weights(tmp_path / "more.gguf")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rope_freqs.weight", "contains the tensor rope_freqs.weight, which the model does not have"),
+        (
+            "blk.0.attn_q.bias",
+            r"the tensor model.layers.0.self_attn.q_proj.bias has the shape None, and in the file \(8,\)",
+        ),
+    ],
+)
+def test_a_tensor_that_transformers_would_leave_out_is_refused(tmp_path, name, message):
+    path = write_gguf(tmp_path / "model.gguf", more=(name,))
+    with pytest.raises(HerdbookError, match=message):
+        list_tensors(path, read_config(path, "bfloat16"))
+
+
+def test_all_tensors_are_listed_in_the_order_of_transformers(tmp_path):
+    path = write_gguf(tmp_path / "model.gguf", key_value_heads=1, tied=True)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(tmp_path), gguf_file=path.name))
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    expected.pop("lm_head.weight")
+    assert list(list_tensors(path, read_config(path, "bfloat16")).items()) == list(expected.items())

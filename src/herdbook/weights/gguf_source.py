@@ -23,8 +23,6 @@ from herdbook.weights.gguf_header import count, parse_header, scalar
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import torch
-
     from herdbook.weights.gguf_restored import RestoredTensors
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
@@ -129,14 +127,30 @@ def read_config(container: Path, dtype: str) -> dict[str, Any]:
 
 
 def list_tensors(container: Path, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a model's tensors by name, from its configuration alone."""
+    """Return the shapes of a model's tensors by name, from its configuration, after comparing them with the file's.
+
+    Raises:
+        CheckpointError: If the file lacks a tensor or has an extra one.
+        SourceError: If the model has no such tensor, or one of another shape.
+        StepError: If a setting is not supported.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     plain = {key: value for key, value in config.items() if key != "model_type"}
     with _read(container), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **plain))
-    return {name: tuple(tensor.shape) for name, tensor in _untied(model)}
+        tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()  # noqa: SLF001
+    listed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+    with _read(container):
+        held = read_weights(container)
+    for name in sorted({*listed, *held.spans}):
+        if listed.get(name) != held.shape(name):
+            raise SourceError(
+                f"{container.name}: by its settings, the tensor {name} has the shape {listed.get(name)}, and in the file "
+                f"{held.shape(name)}"
+            )
+    return listed
 
 
 def read_weights(container: Path) -> RestoredTensors:
@@ -188,8 +202,3 @@ def _side_files(container: Path, config: dict[str, Any]) -> dict[str, bytes]:
     tokenizer_config["model_input_names"] = ["input_ids", "attention_mask"]
     files["tokenizer_config.json"] = dump_json(tokenizer_config).encode()
     return files
-
-
-def _untied(model: Any) -> list[tuple[str, torch.Tensor]]:
-    tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()  # noqa: SLF001
-    return [(name, tensor) for name, tensor in model.state_dict().items() if name not in tied]
