@@ -17,6 +17,7 @@ for job in JOBS:
                 [placed(path) for path in job.outputs],
             log:
                 f"logs/{job.rule}/{job.id}.log",
+            priority: AWAITED
             localrule: True
             conda:
                 environment("build")

@@ -169,6 +169,10 @@ for path in (folder, HERDBOOK, *(str(path) for job in JOBS for path in job.input
     if set(path) & set("{}"):
         raise WorkflowError(f"{path}: Snakemake cannot use a path with braces. Rename the file or folder.")
 
+# The priority of jobs that many others wait for, or that take long and alone. Measurements come after them: they are many, and fill
+# the cores up to the end.
+AWAITED = 1
+
 BY_ID = {job.id: job for job in JOBS if job.id and job.rule not in OF_A_MODEL}
 OF_THE_RELEASE = {job.rule: job for job in JOBS if not job.id}
 # In a path of the layout, it represents the id of any job.

@@ -17,6 +17,7 @@ rule fetch:
         "logs/fetch/{id}.log",
     wildcard_constraints:
         id=ids("fetch"),
+    priority: AWAITED
     conda:
         environment("build")
     threads: cores

@@ -14,6 +14,7 @@ rule imatrix:
         "logs/imatrix/{id}.log",
     wildcard_constraints:
         id=ids("imatrix"),
+    priority: AWAITED
     conda:
         environment("quantize")
     threads: cores

@@ -13,6 +13,7 @@ rule search:
         "logs/search/{id}.log",
     wildcard_constraints:
         id=ids("search"),
+    priority: AWAITED
     conda:
         environment("build")
     threads: cores

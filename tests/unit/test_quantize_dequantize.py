@@ -11,8 +11,9 @@ import torch
 import transformers
 
 from herdbook.errors import CheckpointError
-from herdbook.steps.quantize import dequantize, restored
+from herdbook.steps.quantize import dequantize
 from herdbook.steps.quantize.dequantize import load_dequantized
+from herdbook.weights import gguf_restored
 from herdbook.weights.gguf_file import header, read_gguf
 from support.quantized import quantize_folder
 
@@ -116,10 +117,10 @@ def test_a_missing_tensor_is_never_made_up(herd, tmp_path, name, tensor):
 def test_transformers_is_asked_what_it_lacks(herd, tmp_path, monkeypatch, name, tensor, message):
     folder, full = herd(name)
     without(full, tmp_path / "lacking.gguf", tensor)
-    known = restored.layout
+    known = gguf_restored.layout
     # as if our own table did not know the tensor
     monkeypatch.setattr(
-        restored, "layout", lambda *given: {k: v for k, v in known(*given).items() if k != tensor}
+        gguf_restored, "layout", lambda *given: {k: v for k, v in known(*given).items() if k != tensor}
     )
     monkeypatch.setattr(dequantize, "_check_count", lambda *_: None)
     with pytest.raises(CheckpointError, match=message):

@@ -15,8 +15,8 @@ from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook.errors import RecipeError, SourceError
 from herdbook.lock.tokens import describe, difference_of
-from herdbook.sources.gguf import make_files
 from herdbook.sources.vocabulary import read_vocabulary
+from herdbook.weights.gguf_source import make_files
 from support import tiny
 from support.inputs.tokens import MEAN, MIXTURE, SLERP, add, pair, rename, swap
 

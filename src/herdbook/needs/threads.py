@@ -29,15 +29,16 @@ def threads(plan: Plan, subject: Subject | None, *, on_gpu: bool = False, alone:
     """
     match subject:
         case Part():
-            # One thread per matrix that is being reduced; copies take seconds and a single core, by which a cluster's profile
-            # knows that they need no GPU.
-            return min(4, max(2, _worth(plan, subject))) if subject.reduced else 1
+            # One thread per matrix that is being reduced. Copies take seconds and a single core, by which a cluster's profile knows
+            # that they need no GPU; without GPUs, a second core would only be waited for where there is little to reduce.
+            least = 2 if on_gpu else 1
+            return min(4, max(least, _worth(plan, subject))) if subject.reduced else 1
         case Search():
             return MOST
         case Evaluation():
             # One thread per document that is being read. Small models spend more time loading than reading, so several
             # jobs in parallel finish sooner than one with many threads. One document keeps a GPU busy.
-            return 1 if on_gpu else _cores_for(memory_bytes(plan, subject))
+            return 1 if on_gpu else max(1, min(MOST, memory_bytes(plan, subject) // CORE_BYTES))
         case Quantized():
             return min(max(2, _cores_for(plan.released.size_bytes)), _worth(plan, subject, alone=alone))
         case RoutingReport() | Imatrix() | Reference() | FileLoss():

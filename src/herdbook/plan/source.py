@@ -25,7 +25,7 @@ GGUF_CODE = Code("fetch-gguf", ("herdbook.steps.fetch.step",), packages=("gguf",
 RANGES_CODE = Code(
     "fetch-ranges",
     ("herdbook.hub.content", "herdbook.steps.fetch.step"),
-    without=("herdbook.sources.gguf", "herdbook.weights.tensors"),
+    without=("herdbook.weights.gguf_source", "herdbook.weights.tensors"),
 )
 
 

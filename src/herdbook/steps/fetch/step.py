@@ -19,7 +19,7 @@ from herdbook.progress import track, track_bytes
 from herdbook.recipe import Folder, Hub, Pypi
 from herdbook.sources import wheel
 from herdbook.weights.checkpoint import Produced, digest_shard, read_header, stream_span, write_shard
-from herdbook.weights.finite import finite
+from herdbook.weights.finite import all_finite, finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -205,9 +205,9 @@ def make_files(plan: Plan, node: Node, folder: Path) -> None:
     locked = plan.lock.sources[node.name]
     if locked.weights == "gguf":
         assert isinstance(node.recipe, Pypi)  # noqa: S101 - the lock was checked against the recipe
-        from herdbook.sources import gguf
+        from herdbook.weights import gguf_source
 
-        files = gguf.make_files(_container(node.recipe, locked), node.recipe.dtype)
+        files = gguf_source.make_files(_container(node.recipe, locked), node.recipe.dtype)
         if tuple(sorted(files)) != node.files:
             raise SourceError(
                 f"models.{node.name}: its tokenizer has different files than when it was locked. Run `herdbook lock`."
@@ -230,26 +230,35 @@ def make_files(plan: Plan, node: Node, folder: Path) -> None:
 
 
 def _convert(plan: Plan, node: Node, locked: LockedSource, part: Part) -> None:
-    from herdbook.sources import gguf
+    import torch
+
+    from herdbook.weights import gguf_source
     from herdbook.weights.tensors import to_bytes
 
     assert isinstance(node.recipe, Pypi)  # noqa: S101 - only wheels contain GGUF
-    weights = gguf.read_weights(_container(node.recipe, locked), node.recipe.dtype)
+    weights = gguf_source.read_weights(_container(node.recipe, locked))
+    dtype = getattr(torch, node.recipe.dtype)
 
-    def data(name: str) -> bytes:
-        if not weights[name].isfinite().all():
-            raise CheckpointError(f"models.{node.name}: tensor {name} contains NaN or infinite values")
-        return to_bytes(weights[name])
-
-    def produce(name: str, dtype: str, shape: tuple[int, ...]) -> Produced:
-        if name not in weights or tuple(weights[name].shape) != shape:
+    def produce(tensor: Tensor, advance: Callable[[], None]) -> Produced:
+        if weights.shape(tensor.name) != tensor.shape:
             raise CheckpointError(
-                f"models.{node.name}: tensor {name} of the GGUF differs from the lock. Run `herdbook lock`."
+                f"models.{node.name}: tensor {tensor.name} of the GGUF differs from the lock. Run `herdbook lock`."
             )
-        return Produced(name, dtype, shape, lambda: [data(name)], {"action": "fetch"})
 
-    tensors = [produce(tensor.name, tensor.dtype, tensor.shape) for tensor in part.tensors]
-    write_shard(plan.layout.shard(part), plan.layout.record(part), tensors, part.about)
+        def data() -> Iterator[Piece]:
+            found = to_bytes(weights[tensor.name].to(dtype))
+            if not all_finite(found, tensor.dtype):
+                raise CheckpointError(
+                    f"models.{node.name}: tensor {tensor.name} contains NaN or infinite values"
+                )
+            yield found
+            advance()
+
+        return Produced(tensor.name, tensor.dtype, tensor.shape, data, {"action": "fetch"})
+
+    with track(f"fetch {part.id}", len(part.tensors)) as advance:
+        tensors = [produce(tensor, advance) for tensor in part.tensors]
+        write_shard(plan.layout.shard(part), plan.layout.record(part), tensors, part.about)
 
 
 def _container(model: Pypi, locked: LockedSource) -> Path:

@@ -31,7 +31,7 @@ from herdbook.recipe import Compress
 from herdbook.steps.compress.decoded import DecodedTensors
 from herdbook.steps.loss.control import ShuffledExperts
 from herdbook.steps.loss.divergence import Tokens, compare, summarize
-from herdbook.steps.quantize.restored import RestoredTensors
+from herdbook.weights.gguf_restored import RestoredTensors
 from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:

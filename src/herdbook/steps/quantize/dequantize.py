@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import CheckpointError
-from herdbook.steps.quantize.restored import RestoredTensors
+from herdbook.weights.gguf_restored import RestoredTensors
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -67,6 +67,15 @@ class RestoredTensors:
             self.spans |= {source: (tensor, part, place) for place, source in enumerate(part.sources)}
         self.derived = sum(part.length for part in parts.values())
 
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a tensor; None if the file does not contain it."""
+        if name not in self.spans:
+            return None
+        tensor, part, _ = self.spans[name]
+        if part.is_row:
+            return (1, *tensor.shape)
+        return tensor.shape[1:] if part.stacked else tensor.shape
+
     def __getitem__(self, name: str) -> torch.Tensor:
         """Return a tensor in float32. Raises CheckpointError if the file has no such tensor."""
         tensor, part, place = self._span(name)
