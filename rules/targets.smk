@@ -1,19 +1,31 @@
 # Parts of a build, by name: all models, all measurements, all quantized files.
 
 
+def asked_for(rule, what):
+    """Return the files that all jobs of a rule make, as the input of a target, which is refused if there are none."""
+
+    def files(wildcards):
+        found = made_by(rule)
+        if not found:
+            raise WorkflowError(f"{PLAN.recipe_path} has no {what}, so this target has nothing to make")
+        return found
+
+    return files
+
+
 rule models:
     input:
-        made_by("assemble"),
+        asked_for("assemble", "models"),
     localrule: True
 
 
 rule evaluations:
     input:
-        made_by("evaluate"),
+        asked_for("evaluate", "`evaluate`"),
     localrule: True
 
 
 rule quantized:
     input:
-        made_by("quantize"),
+        asked_for("quantize", "`quantize`"),
     localrule: True

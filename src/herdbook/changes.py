@@ -40,8 +40,8 @@ def changes(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, str]]:
             else:
                 yield from changes(before[key], now[key], inner)
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for number, (old, new) in enumerate(zip(before, now, strict=True), start=1):
-            yield from changes(old, new, f"{name}[{number}]")
+        for index, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from changes(old, new, f"{name}.{index}")  # as refusals count, from 0
     else:
         yield name, f"was {_shortened(before)}, is {_shortened(now)}"
 

@@ -152,7 +152,7 @@ def test_a_prompt(root, explain):
     said = explain("mix")
     assert made(said) == {"moe mix.routers", "assemble mix", "routing mix"}
     assert said["moe mix.routers"][1][0].startswith(
-        'parameter `prompts[2][1][1]` was "w9 w8", is "w5" (compared with '
+        'parameter `prompts.1.0.0` was "w9 w8", is "w5" (compared with '
     )
 
 
@@ -196,7 +196,9 @@ def test_a_version(explain, monkeypatch):
     said = explain("all")
     assert said["laser cut.1"][1][0].startswith(f"torch {now} -> 999.1 (compared with ")
     assert f"torch {now} -> 999.1" in " ".join(said["moe mix.routers"][1])
-    assert "because torch" in explain("mix.expert1")["moe mix.expert1-1"][1][0]  # a copy, but of what is computed again
+    assert (
+        "because torch" in explain("mix.expert1")["moe mix.expert1-1"][1][0]
+    )  # a copy, but of what is computed again
     assert said["moe mix.expert2-1"] == (UP_TO_DATE, [])
 
 
@@ -319,7 +321,7 @@ def test_differences_of_parameters():
         return list(changed_parameters(before, now))
 
     assert said({"a": 1, "b": {"c": [1, 2]}}, {"a": 1, "b": {"c": [1, 3]}}) == [
-        "parameter `b.c[2]` was 2, is 3"
+        "parameter `b.c.1` was 2, is 3"
     ]
     assert said({"a": 1}, {"b": None}) == [
         "parameter `a` was 1, is now absent",
@@ -369,7 +371,7 @@ def test_a_merge_s_weight_is_named_once_for_all_tensors(tmp_path, monkeypatch, c
         assert cli.main(["explain", "--recipe", "r.yaml", target]) == 0
         return [line for line in capsys.readouterr().out.splitlines() if "0.3" in line or "merge mix" in line]
 
-    cause = "parameter `weights[1]` was 0.3, is 0.4"
+    cause = "parameter `weights.0` was 0.3, is 0.4"
     shard, why, *dependent = said("all", 0.4)
     assert shard.startswith("merge mix.1-")
     assert why.startswith(f"  {cause} (compared with ")

@@ -78,7 +78,11 @@ def test_what_is_wrong_with_the_config_of_a_module_is_named(project):
     recipes = [{"recipe": f"config/{name}/tiny.yaml"} for name in ("one", "two")]
     modules(project, recipes[0], recipes[1] | {"devise": "cuda"})
     done = project.snakemake("--dry-run", check=False)
-    assert "the module's config: devise: unknown setting; did you mean 'device'?" in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert "config of the module with prefix 'two/': devise: unknown setting; did you mean 'device'?" in said
+    modules(project, recipes[0], {})
+    done = project.snakemake("--dry-run", check=False)
+    assert "config of the module with prefix 'two/': names no recipe" in done.stdout + done.stderr
     modules(project, recipes[0], recipes[1] | {"device": "cuda"})
     done = project.snakemake("--dry-run", check=False)
     assert (
@@ -125,3 +129,8 @@ def test_targets_and_another_directory(tmp_path):
         "card": None,
         "release": None,
     }
+    tiny.write_recipe(project.recipe, {"base": {"folder": "base"}}, evaluate=sections["evaluate"])
+    tiny.lock(project.recipe)
+    done = project.snakemake("--dry-run", "quantized", check=False)
+    assert "has no `quantize`, so this target has nothing to make" in done.stdout + done.stderr
+    assert done.returncode != 0

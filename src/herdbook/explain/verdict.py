@@ -174,9 +174,7 @@ class Verdict:
             return parameters
         return {name: value for name, value in parameters.items() if name not in {"search", "model"}}
 
-    def _because(
-        self, causes: list[str], roots: tuple[tuple[Job, Job], ...], told: Collection[Job]
-    ) -> str:
+    def _because(self, causes: list[str], roots: tuple[tuple[Job, Job], ...], told: Collection[Job]) -> str:
         """Return a sentence on jobs that run because of the same causes, of which another is made."""
         root, first = roots[0]
         more = f" and {len(roots) - 1} similar" if len(roots) > 1 else ""
