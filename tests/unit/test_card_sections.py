@@ -13,14 +13,14 @@ from herdbook.sources.card_template import problem
 from herdbook.steps.card import rendering, step
 from herdbook.steps.card.anchors import anchor, resolved
 from herdbook.tools.installed import card_templates
-from support import tiny
+from support import quantized, tiny
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
 MINE = "## Thanks\n\n{{ facts.released.name|code }} by **us**\n\n"
 
 
 def recipe_of(folder, own=None, models=None, **sections):
-    tiny.write_model(folder / "base")
+    tiny.write_model(folder / "base", head_dim=8)
     for name, text in (own or {}).items():
         (folder / "own").mkdir(exist_ok=True)
         (folder / "own" / f"{name}.md.j2").write_text(text, encoding="utf-8")
@@ -169,6 +169,7 @@ MINIMAL = {
     "a model": ({}, {}),
     "a mixture": (PAIR, {}),
     "an asserted claim": (PAIR, {"claims": [{"text": "It is good.", "by": "Somebody"}]}),
+    "a quantized file": (PAIR, {"quantize": {"methods": ["Q8_0"]}}),
     "few sections": (PAIR, {"card": {"sections": ["opening", "files", "moe", "uses"]}}),
 }
 
@@ -176,6 +177,8 @@ MINIMAL = {
 def released_card(folder, models, sections):
     """Return a release's folder and its card, without what is in fences."""
     plan = tiny.build(recipe_of(folder, models=models or None, **sections), folder / "results")
+    if plan.quantized:
+        quantized.add_to(plan, quantized.size_label(experts=2))
     step.render_card(plan, plan.layout.card_folder)
     made = tiny.release(plan)
     text = (made / "README.md").read_text(encoding="utf-8")
@@ -183,7 +186,8 @@ def released_card(folder, models, sections):
 
 
 @pytest.mark.parametrize("kind", MINIMAL)
-def test_what_a_card_links_to_and_names_is_there(kind, tmp_path):
+def test_what_a_card_links_to_and_names_is_there(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("herdbook.steps.quantize.vocabulary.check_vocabulary", lambda _: None)
     made, card = released_card(tmp_path, *MINIMAL[kind])
     titles = re.findall(r"^#+ (.*)$", card, re.MULTILINE)
     slugs = {"-".join(re.findall(r"[a-z0-9]+", title.lower())) for title in titles}
@@ -196,6 +200,7 @@ def test_what_a_card_links_to_and_names_is_there(kind, tmp_path):
             assert (made / target).exists(), target
     for name in NAMED.findall(card):
         assert (made / name).exists(), name
+    assert ("what is usual for the type" in card) == (kind == "a quantized file")
     assert "\0" not in card
     assert ", ;" not in card
     assert "; ." not in card

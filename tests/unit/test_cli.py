@@ -569,6 +569,19 @@ def test_plan_lists_the_jobs_of_a_build_by_rule(recipe, capsys):
     assert re.split(r"  +", row.strip())[1:3] == list(needed)
 
 
+@pytest.mark.parametrize("chosen", [1, 2])
+def test_plan_notes_routers_that_choose_nothing(tmp_path, capsys, chosen):
+    tiny.write_model(tmp_path / "base")
+    experts = [{"model": "base", "prompts": [prompt]} for prompt in ("w1", "w2")]
+    mix = {"moe": {"base": "base", "experts": experts, "experts_per_token": chosen}}
+    path = tiny.write_recipe(tmp_path / "r.yaml", {"base": {"folder": "base"}, "mix": mix})
+    tiny.lock(path)
+    assert run("plan", str(path)) == 0
+    assert ("note: models.mix.moe: each token goes to all 2 experts" in capsys.readouterr().err) == (
+        chosen == 2
+    )
+
+
 def test_jobs_and_models_are_completed(recipe, monkeypatch, capsys):
     run("lock", recipe)
     capsys.readouterr()

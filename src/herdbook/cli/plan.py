@@ -11,6 +11,7 @@ import click
 
 from herdbook.cli import options, repository
 from herdbook.humanize import duration, integer, plural, size
+from herdbook.recipe import Moe
 from herdbook.visible import say
 
 if TYPE_CHECKING:
@@ -57,6 +58,20 @@ def show(plan: Plan) -> None:
     say(*_models(plan), *_jobs(plan), *_totals(plan))
     for warning in plan.warnings:
         say(f"warning: {warning}", file=sys.stderr)
+    for note in _notes(plan):
+        say(f"note: {note}", file=sys.stderr)
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    """Yield a line for each mixture whose routers choose nothing."""
+    for name, model in plan.recipe.models.items():
+        if name in plan.nodes and isinstance(model, Moe):
+            count = len(model.moe.experts)
+            if 1 < count <= model.moe.experts_per_token:
+                yield (
+                    f"models.{name}.moe: each token goes to all {count} experts, so the routers only weight them; to have them "
+                    "choose, set `experts_per_token` lower"
+                )
 
 
 def _models(plan: Plan) -> Iterator[str]:

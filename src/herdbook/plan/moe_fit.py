@@ -50,7 +50,6 @@ def check(
         if moe.chat_template:
             checks.chat_template()
     checks.prompts()
-    checks.choice()
     if checks.problems or family is None:
         raise RecipeError(checks.problems)
     return family, checks.warnings
@@ -70,15 +69,6 @@ class _Checks:
             self.warnings.append(f"{line} (mergekit does not check this)")
         else:
             self.problems.append(f"{line}. To build it nevertheless, set `semantics: mergekit-0.1.5`.")
-
-    def choice(self) -> None:
-        """Warn of routers that choose nothing."""
-        count = len(self.moe.experts)
-        if 1 < count <= self.moe.experts_per_token:
-            self.warnings.append(
-                f"{self.where}: each token goes to all {count} experts, so the routers only weight them; to have them choose, "
-                "set `experts_per_token` lower"
-            )
 
     def itself_a_mixture(self) -> None:
         members = [("base", self.moe.base)] + [
