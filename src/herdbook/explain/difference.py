@@ -39,7 +39,8 @@ def parameters(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
     if not isinstance(before.get("values"), dict) or not isinstance(now.get("values"), dict):
         yield from changed_parameters(before, now)
         return
-    yield from changed_parameters(*({key: of[key] for key in of if key != "values"} for of in (before, now)))
+    rest, rest_now = ({key: of[key] for key in of if key != "values"} for of in (before, now))
+    yield from changed_parameters(rest, rest_now)
     old, new = before["values"], now["values"]
     common = sorted(old.keys() & new.keys())  # `tensors` names the others
     by_path: dict[str, dict[str, list[str]]] = {}
