@@ -39,8 +39,6 @@ else:  # by its prefix, since a module does not know the name that the workflow 
     where = f"the config of the module with prefix {prefix!r}" if prefix else "the config of the module"
 if found := settings.problems(config, others):
     raise WorkflowError(*(f"{where}: {problem}" for problem in found))
-if not settings.RECIPE.configured(config):
-    raise WorkflowError(f"{where}: names no recipe; set `recipe` to the path of one")
 # Snakemake puts the prefix of a module before the paths that it is handed.
 PREFIX = workflow.modifier.path_modifier
 RESULTS = PREFIX.replace_prefix(settings.RESULTS.default)
@@ -134,6 +132,9 @@ onstart:
             )
 
 
+if not settings.RECIPE.value:
+    place = "config/config.yaml" if MAIN else where
+    raise WorkflowError(f"{place}: names no recipe; set `recipe` to the path of one")
 try:
     PLAN = plans.load(Path(settings.RECIPE.value), Path(RESULTS))
     JOBS = all_jobs(PLAN, configured_signer())
