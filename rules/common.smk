@@ -36,8 +36,12 @@ from snakemake.settings.types import RerunTrigger, SharedFSUsage
 MAIN = workflow.modifier.is_main_snakefile()  # not a module of another workflow
 # A cluster's file, which Snakemake merges into the configuration, also has keys that only its profile reads.
 others = settings.CLUSTER_KEYS if workflow.overwrite_configfiles else ()
+if MAIN:
+    where = "config/config.yaml, --configfile or --config"
+else:  # by its prefix, since a module does not know the name that the workflow gives it
+    prefix = workflow.modifier.path_modifier.prefix
+    where = f"the config of the module with prefix {prefix!r}" if prefix else "the config of the module"
 if found := settings.problems(config, others):
-    where = "config/config.yaml, --configfile or --config" if MAIN else "the module's config"
     raise WorkflowError(*(f"{where}: {problem}" for problem in found))
 # Snakemake puts the prefix of a module before the paths that it is handed.
 PREFIX = workflow.modifier.path_modifier
@@ -147,6 +151,9 @@ onstart:
             )
 
 
+if not settings.RECIPE.value:
+    place = "config/config.yaml" if MAIN else where
+    raise WorkflowError(f"{place}: names no recipe; set `recipe` to the path of one")
 try:
     PLAN = plans.load(Path(settings.RECIPE.value), Path(RESULTS))
     JOBS = all_jobs(PLAN, configured_signer())

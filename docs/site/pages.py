@@ -29,6 +29,7 @@ LOADED = re.compile(
 )
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 DOCS = "docs/"
+ALERT = re.compile(r"^> \[!([A-Z]+)\]\n((?:^>.*\n?)+)", re.MULTILINE)  # GitHub's, which the Hub shows, too
 EXAMPLE = "docs/example/README.md"  # a card; beside it are only some of the files that it links to
 
 
@@ -56,8 +57,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Leave links to the files of a release out of its card, where they are not beside it."""
+    """Show alerts as the theme does; leave links to the files of a release out of its card, where they are not beside it."""
     del config
+    markdown = ALERT.sub(_admonition, markdown)
     if page.file.src_uri != EXAMPLE:
         return markdown
 
@@ -79,6 +81,11 @@ def on_post_build(config: MkDocsConfig) -> None:
             path = (site if tag.startswith("/") else page.parent) / tag.lstrip("/").split("?")[0]
             if not tag.startswith("data:") and not path.is_file():
                 raise PluginError(f"{page.relative_to(site)}: loads {tag}, which is not a file of the site")
+
+
+def _admonition(alert: re.Match[str]) -> str:
+    lines = [line.removeprefix(">").strip() for line in alert[2].splitlines()]
+    return "\n".join([f"!!! {alert[1].lower()}", "", *(f"    {line}".rstrip() for line in lines), ""])
 
 
 def _leaves(nav: list | dict) -> Iterator[str]:

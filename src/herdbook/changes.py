@@ -22,22 +22,28 @@ def changed_parameters(before: Any, now: Any, name: str = "") -> Iterator[str]:
         now: The parameters now.
         name: The name of the value that is compared; empty at the top.
     """
+    for path, change in changes(before, now, name):
+        yield f"parameter `{path}` {change}"
+
+
+def changes(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path of each innermost parameter that differs, and in words how. The arguments are ``changed_parameters``'."""
     if before == now:
         return
     if isinstance(before, dict) and isinstance(now, dict) and (not name or before.keys() == now.keys()):
         for key in sorted(before.keys() | now.keys()):
             inner = f"{name}.{key}" if name else str(key)
             if key not in now:
-                yield f"parameter `{inner}` was {_shortened(before[key])}, is now absent"
+                yield inner, f"was {_shortened(before[key])}, is now absent"
             elif key not in before:
-                yield f"parameter `{inner}` is new: {_shortened(now[key])}"
+                yield inner, f"is new: {_shortened(now[key])}"
             else:
-                yield from changed_parameters(before[key], now[key], inner)
+                yield from changes(before[key], now[key], inner)
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for number, (old, new) in enumerate(zip(before, now, strict=True), start=1):
-            yield from changed_parameters(old, new, f"{name}[{number}]")
+        for index, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from changes(old, new, f"{name}.{index}")  # as refusals count, from 0
     else:
-        yield f"parameter `{name}` was {_shortened(before)}, is {_shortened(now)}"
+        yield name, f"was {_shortened(before)}, is {_shortened(now)}"
 
 
 def _shortened(value: Any) -> str:

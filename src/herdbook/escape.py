@@ -31,7 +31,7 @@ _SAFE_URL = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9._~:/?#@!$&'*+,;=%-]*")
 # The filters of a card's templates, by name; those that print numbers are the card's own.
 FILTERS = frozenset((
     "md", "code", "fenced", "quoted", "link", "titled", "file_link", "codes", "titles", "commas", "amount", "size", "fixed", "signed",
-    "percent", "places", "score",
+    "percent", "places", "score", "anchor",
 ))  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,35 @@ def track_bytes(title: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
     """
     with _tracked(title, size_bytes, size, unit="B", unit_scale=True) as advance:
         yield advance
+
+
+@contextmanager
+def waiting(title: str) -> Iterator[Callable[[str], None]]:
+    """Print a line now and then as long as something runs that counts no steps.
+
+    Args:
+        title: The name of the operation.
+
+    Yields:
+        A function to call with the name of what runs from now on.
+    """
+    doing, start, ended = title, time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(INTERVAL_S):
+            say(f"{doing}: not finished after {time.monotonic() - start:.0f} s")
+
+    def change(to: str) -> None:
+        nonlocal doing, start
+        doing, start = to, time.monotonic()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield change
+    finally:
+        ended.set()
+        watcher.join()
 
 
 @contextmanager

@@ -146,7 +146,7 @@ class Setting:
         return str(value)
 
 
-RECIPE = Setting("HERDBOOK_RECIPE", "the recipe that is built", "config/miniature.yaml", "recipe")
+RECIPE = Setting("HERDBOOK_RECIPE", "the recipe that is built", key="recipe")
 RESULTS = Setting("HERDBOOK_RESULTS", "the results folder; below the `prefix` of a module", "results")
 DEVICE = Setting(
     "HERDBOOK_DEVICE",

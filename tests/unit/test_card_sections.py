@@ -1,5 +1,7 @@
 """The recipe's part of a card: which sections it has, templates of its own, a picture, the Hub's keys, and what it may not do."""
 
+import re
+
 import pytest
 from huggingface_hub import ModelCard
 
@@ -9,15 +11,16 @@ from herdbook.escape import FILTERS
 from herdbook.recipe.card import SECTIONS
 from herdbook.sources.card_template import problem
 from herdbook.steps.card import rendering, step
+from herdbook.steps.card.anchors import anchor, resolved
 from herdbook.tools.installed import card_templates
-from support import tiny
+from support import quantized, tiny
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
 MINE = "## Thanks\n\n{{ facts.released.name|code }} by **us**\n\n"
 
 
 def recipe_of(folder, own=None, models=None, **sections):
-    tiny.write_model(folder / "base")
+    tiny.write_model(folder / "base", head_dim=8)
     for name, text in (own or {}).items():
         (folder / "own").mkdir(exist_ok=True)
         (folder / "own" / f"{name}.md.j2").write_text(text, encoding="utf-8")
@@ -152,3 +155,79 @@ def test_words_that_a_license_demands_cannot_be_left_out(tmp_path):
             release=release,
             card={"sections": ["opening"], "templates": "own"},
         )
+
+
+# --- a card states nothing that its release does not have -------------------------------------------------------------
+
+NAMED = re.compile(r"`((?:provenance|figures|licenses)(?:/[\w./-]*)?|recipe(?:\.lock)?\.\w+)`")
+PAIR = {
+    "base": {"folder": "base"},
+    "cut": {"laser": "base", "rank": 8, "matrices": ["mlp.up_proj"]},
+    "mix": {"moe": {"base": "base", "gate": "random", "experts": [{"model": "base"}, {"model": "cut"}]}},
+}
+MINIMAL = {
+    "a model": ({}, {}),
+    "a mixture": (PAIR, {}),
+    "an asserted claim": (PAIR, {"claims": [{"text": "It is good.", "by": "Somebody"}]}),
+    "a quantized file": (PAIR, {"quantize": {"methods": ["Q8_0"]}}),
+    "few sections": (PAIR, {"card": {"sections": ["opening", "files", "moe", "uses"]}}),
+}
+
+
+def released_card(folder, models, sections):
+    """Return a release's folder and its card, without what is in fences."""
+    plan = tiny.build(recipe_of(folder, models=models or None, **sections), folder / "results")
+    if plan.quantized:
+        quantized.add_to(plan, quantized.size_label(experts=2))
+    step.render_card(plan, plan.layout.card_folder)
+    made = tiny.release(plan)
+    text = (made / "README.md").read_text(encoding="utf-8")
+    return made, re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("kind", MINIMAL)
+def test_what_a_card_links_to_and_names_is_there(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("herdbook.steps.quantize.vocabulary.check_vocabulary", lambda _: None)
+    made, card = released_card(tmp_path, *MINIMAL[kind])
+    titles = re.findall(r"^#+ (.*)$", card, re.MULTILINE)
+    slugs = {"-".join(re.findall(r"[a-z0-9]+", title.lower())) for title in titles}
+    links = re.findall(r"(?<!\\)\]\(([^)]+)\)", card)
+    assert "NOTICE" in links
+    for target in links:
+        if target.startswith("#"):
+            assert target[1:] in slugs, target
+        elif ":" not in target:
+            assert (made / target).exists(), target
+    for name in NAMED.findall(card):
+        assert (made / name).exists(), name
+    assert ("what is usual for the type" in card) == (kind == "a quantized file")
+    assert "\0" not in card
+    assert ", ;" not in card
+    assert "; ." not in card
+
+
+def test_a_card_states_nothing_of_what_was_not_measured_asked_or_signed(tmp_path):
+    _, card = released_card(tmp_path, PAIR, {})
+    assert "question, which this build did not measure." in card
+    assert "*measured*" not in card
+    assert "language" not in card.split("---")[1]
+    assert "keys and values of 128 tokens" in card  # which is all that it was made for
+    assert "licenses`" not in card
+    assert "| signed | the recipe names no signer: [check it](#can-i-trust-it) |" in card
+    assert "on their own pages" not in card  # folders have none
+    assert "gives all of them their weights" in card  # two experts, two per token
+
+
+def test_the_folder_of_license_texts_is_named_if_there_is_one(tmp_path):
+    tiny.write_model(tmp_path / "base")
+    (tmp_path / "base/LICENSE").write_text("Do what you want.\n", encoding="utf-8")
+    made, card = released_card(tmp_path, {}, {})
+    assert "and the folder `licenses`" in card
+    assert (made / "licenses").is_dir()
+
+
+def test_links_within_a_card():
+    text = f"# One two?\n\n```\n## Not this\n```\n{anchor('a*', 'one-two')} {anchor('b', 'not-this')}\n"
+    assert resolved(text).splitlines()[-1] == r"[a\*](#one-two) b"
+    with pytest.raises(ValueError, match="no anchor"):
+        anchor("a", "x)](javascript:")

@@ -3,8 +3,10 @@
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -245,7 +247,14 @@ def failing(monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(plans, "load", fail)
+    loaded_by(monkeypatch, fail)
+
+
+def loaded_by(monkeypatch, function):
+    """Configure a recipe, of which a plan is made by a function."""
+    Path("r.yaml").touch()
+    monkeypatch.setenv("HERDBOOK_RECIPE", "r.yaml")
+    monkeypatch.setattr(plans, "load", function)
 
 
 def test_system_error_is_a_message(capsys, monkeypatch):
@@ -275,7 +284,18 @@ def test_the_recipe_is_taken_from_the_nearest_place(capsys, monkeypatch):
         assert run("plan", *arguments) == 2
         return re.fullmatch(r"herdbook plan: (\S+): cannot be read: .*\n", capsys.readouterr().err)[1]
 
-    assert asked() == "config/miniature.yaml"
+    assert run("plan") == 2
+    assert "no config/config.yaml here: run in a repository of recipes" in capsys.readouterr().err
+    Path("recipes").mkdir()
+    Path("recipes/herd.yaml").write_text("models: {}\n", encoding="utf-8")
+    assert run("lock", "recipes/hard.yaml") == 2
+    assert (
+        "cannot be read: No such file or directory; did you mean 'recipes/herd.yaml'?"
+        in capsys.readouterr().err
+    )
+    assert run("lock") == 2
+    assert capsys.readouterr().err.endswith("Recipes here: recipes/herd.yaml\n")
+    shutil.rmtree("recipes")
     configure("recipe: of-the-file.yaml\n")
     assert asked() == "of-the-file.yaml"
     monkeypatch.setenv("HERDBOOK_RECIPE", "of-the-environment.yaml")
@@ -283,6 +303,11 @@ def test_the_recipe_is_taken_from_the_nearest_place(capsys, monkeypatch):
     assert asked("--recipe", "of-the-option.yaml") == "of-the-option.yaml"
     assert asked("of-the-argument.yaml") == "of-the-argument.yaml"
     assert asked("same.yaml", "--recipe", "same.yaml") == "same.yaml"
+
+
+def test_a_place_that_is_neither_here_nor_on_the_hub_is_named_as_both(local_hub_client, capsys):
+    assert run("compare", "nope/none", "nope/none") == 4
+    assert "there is no folder nope/none here, so it was looked up on the Hub" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["lock", "plan", "refresh"])
@@ -312,7 +337,8 @@ def test_the_machine_is_as_the_repository_says(recipe, monkeypatch):
 
 
 def test_what_steps_read_of_the_environment_is_set_while_a_command_runs(monkeypatch):
-    configure("signing_key: own.pem\ncache: /herd\nprice_per_hour: 1.5\ngpu_memory:\n")
+    configure("recipe: r.yaml\nsigning_key: own.pem\ncache: /herd\nprice_per_hour: 1.5\ngpu_memory:\n")
+    Path("r.yaml").touch()
     monkeypatch.setenv("HERDBOOK_CACHE", "")
     before, seen = dict(os.environ), {}
 
@@ -323,7 +349,12 @@ def test_what_steps_read_of_the_environment_is_set_while_a_command_runs(monkeypa
     monkeypatch.setattr(plans, "load", load)
     assert run("explain", "all") == 2
     own = {name: value for name, value in seen.items() if name.startswith("HERDBOOK_")}
-    assert own == {"HERDBOOK_SIGNING_KEY": "own.pem", "HERDBOOK_PRICE_PER_HOUR": "1.5", "HERDBOOK_CACHE": ""}
+    assert own == {
+        "HERDBOOK_RECIPE": "r.yaml",
+        "HERDBOOK_SIGNING_KEY": "own.pem",
+        "HERDBOOK_PRICE_PER_HOUR": "1.5",
+        "HERDBOOK_CACHE": "",
+    }
     assert dict(os.environ) == before
 
 
@@ -433,6 +464,20 @@ def test_bytes_are_shown_as_sizes(monkeypatch, capsys):
     assert "14.0G/14.0G" in sys.stderr.getvalue()
 
 
+def test_what_counts_no_steps_prints_a_line_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "INTERVAL_S", 0.01)
+    with progress.waiting("first") as doing:
+        doing("second")
+        for _ in range(500):
+            time.sleep(0.01)
+            if printed := capsys.readouterr().err:
+                break
+    assert printed.splitlines()[0] == "second: not finished after 0 s"
+    capsys.readouterr()
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""  # it ended
+
+
 def test_short_work_leaves_no_line(monkeypatch, capsys):
     monkeypatch.setattr(progress.time, "monotonic", lambda: 0)
     with progress.track("work", 3) as advance:
@@ -449,7 +494,7 @@ def test_pipes_get_no_control_characters_and_no_bars(recipe, variables):
         "import sys; from herdbook.cli.main import main; import herdbook.plan as plans\n"
         "def load(*_):\n"
         "    from tqdm import tqdm; list(tqdm(range(3))); raise KeyboardInterrupt\n"
-        "main(['plan', sys.argv[1]]); plans.load = load; main(['plan'])"
+        "main(['plan', sys.argv[1]]); plans.load = load; main(['plan', sys.argv[1]])"
     )
     done = python(script, str(recipe), TERM="xterm-256color", **variables)
     assert done.stdout.startswith("2 models ")
@@ -459,7 +504,7 @@ def test_pipes_get_no_control_characters_and_no_bars(recipe, variables):
 
 def test_bars_of_libraries_can_be_asked_for(monkeypatch, capsys):
     monkeypatch.setenv("TQDM_DISABLE", "0")
-    monkeypatch.setattr(plans, "load", lambda *_: pytest.fail(os.environ["TQDM_DISABLE"]))
+    loaded_by(monkeypatch, lambda *_: pytest.fail(os.environ["TQDM_DISABLE"]))
     with pytest.raises(pytest.fail.Exception, match="^0$"):
         run("plan")
 
@@ -512,7 +557,7 @@ def test_plan_lists_the_jobs_of_a_build_by_rule(recipe, capsys):
         r"^(    \S+)\n {20,}", r"\1  ", text, flags=re.MULTILINE
     )  # long names have lines of their own
     models, listed = re.fullmatch(
-        r"\d+ models? .*\n((?:  .*\n)+)\d+ jobs +.*\n((?:  .*\n)+)time: at most .*\nto fetch: .*\n", text
+        r"\d+ models? .*\n((?:  .*\n)+)\d+ jobs +.*\n((?:  .*\n)+)time limits of .*\nto fetch: .*\n", text
     ).groups()
     names = [line.split()[0] for line in models.splitlines() if not line.startswith("    ")]
     assert names == list(planned.recipe.models)
@@ -526,6 +571,19 @@ def test_plan_lists_the_jobs_of_a_build_by_rule(recipe, capsys):
         humanize.size(needs.memory_bytes(planned, laser.subject)),
     )
     assert re.split(r"  +", row.strip())[1:3] == list(needed)
+
+
+@pytest.mark.parametrize("chosen", [1, 2])
+def test_plan_notes_routers_that_choose_nothing(tmp_path, capsys, chosen):
+    tiny.write_model(tmp_path / "base")
+    experts = [{"model": "base", "prompts": [prompt]} for prompt in ("w1", "w2")]
+    mix = {"moe": {"base": "base", "experts": experts, "experts_per_token": chosen}}
+    path = tiny.write_recipe(tmp_path / "r.yaml", {"base": {"folder": "base"}, "mix": mix})
+    tiny.lock(path)
+    assert run("plan", str(path)) == 0
+    assert ("note: models.mix.moe: each token goes to all 2 experts" in capsys.readouterr().err) == (
+        chosen == 2
+    )
 
 
 def test_jobs_and_models_are_completed(recipe, monkeypatch, capsys):

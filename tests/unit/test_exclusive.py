@@ -42,11 +42,14 @@ def holder(tmp_path):
 def test_a_second_is_refused_by_name(holder):
     path, process = holder
     with pytest.raises(StepError) as caught:
-        exclusive.hold(path, "two.yaml")
+        exclusive.hold(path, "building two.yaml")
     message = str(caught.value)
+    assert message.endswith("; or build in another folder with --directory.")
     assert f"process {process.pid} on {socket.gethostname()} is building one.yaml" in message
     assert str(path) in message
     assert "two.yaml" not in path.read_text()
+    with pytest.raises(StepError, match="or stop it\\.$"):  # which is done in this folder or nowhere
+        exclusive.hold(path, "removing results")
 
 
 def test_a_killed_one_leaves_nothing_to_remove(holder):

@@ -132,8 +132,10 @@ def test_a_rank(root, explain):
     assert said["laser cut.1"][1] == [f"{cause} (compared with {old})"]
     (because,) = said["moe mix.expert1-1"][1]
     assert because.startswith("laser cut.1-")
+    assert because.endswith(" will be rebuilt")  # why stands above
+    (because,) = explain("mix.expert1")["moe mix.expert1-1"][1]
     assert because.endswith(f" will be rebuilt, because {cause}")
-    (because,) = said["routing mix"][1]  # down to the first cause
+    (because,) = explain("routing")["routing mix"][1]  # down to the first cause
     assert "laser cut.1-" in because
     assert because.endswith(f"by way of {because.partition('by way of ')[2].split(',')[0]}, because {cause}")
     assert said["moe mix.expert2-1"] == (UP_TO_DATE, [])
@@ -150,7 +152,7 @@ def test_a_prompt(root, explain):
     said = explain("mix")
     assert made(said) == {"moe mix.routers", "assemble mix", "routing mix"}
     assert said["moe mix.routers"][1][0].startswith(
-        'parameter `prompts[2][1][1]` was "w9 w8", is "w5" (compared with '
+        'parameter `prompts.1.0.0` was "w9 w8", is "w5" (compared with '
     )
 
 
@@ -181,7 +183,7 @@ def test_a_source(root, explain):
     said = explain("all")
     (reason,) = said["fetch other.1"][1]
     assert reason.startswith('parameter `file` was "')
-    (because,) = said["moe mix.expert2-1"][1]
+    (because,) = explain("mix.expert2")["moe mix.expert2-1"][1]
     assert because.startswith("fetch other.1-")
     assert "because parameter `file` was" in because
     assert {"fetch base.1", "laser cut.1", "moe mix.expert1-1"}.isdisjoint(made(said))
@@ -194,7 +196,9 @@ def test_a_version(explain, monkeypatch):
     said = explain("all")
     assert said["laser cut.1"][1][0].startswith(f"torch {now} -> 999.1 (compared with ")
     assert f"torch {now} -> 999.1" in " ".join(said["moe mix.routers"][1])
-    assert "because torch" in said["moe mix.expert1-1"][1][0]  # a copy, but of what is computed again
+    assert (
+        "because torch" in explain("mix.expert1")["moe mix.expert1-1"][1][0]
+    )  # a copy, but of what is computed again
     assert said["moe mix.expert2-1"] == (UP_TO_DATE, [])
 
 
@@ -317,7 +321,7 @@ def test_differences_of_parameters():
         return list(changed_parameters(before, now))
 
     assert said({"a": 1, "b": {"c": [1, 2]}}, {"a": 1, "b": {"c": [1, 3]}}) == [
-        "parameter `b.c[2]` was 2, is 3"
+        "parameter `b.c.1` was 2, is 3"
     ]
     assert said({"a": 1}, {"b": None}) == [
         "parameter `a` was 1, is now absent",
@@ -348,3 +352,46 @@ def test_no_torch_is_loaded(root):
         "sys.exit(status or len({'torch', 'transformers', 'gguf', 'snakemake'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", script], cwd=root, check=True, capture_output=True)
+
+
+def test_a_merge_s_weight_is_named_once_for_all_tensors(tmp_path, monkeypatch, capsys):
+    """One change of the recipe is one line, for the shard and, where that was not shown, for what is made from it."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("base", "other")):
+        tiny.write_model(tmp_path / name, seed=seed)
+    models = {name: {"folder": name} for name in ("base", "other")}
+    entries = [{"model": "base", "weight": 0.3}, {"model": "other", "weight": 0.7}]
+    mix = {"merge": {"method": "linear", "models": entries, "normalize": False}}
+    tiny.build(tiny.write_recipe(tmp_path / "r.yaml", models | {"mix": mix}), tmp_path / "results")
+
+    def said(target, first):
+        entries[0]["weight"] = first
+        tiny.lock(tiny.write_recipe(tmp_path / "r.yaml", models | {"mix": mix}))
+        capsys.readouterr()
+        assert cli.main(["explain", "--recipe", "r.yaml", target]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if "0.3" in line or "merge mix" in line]
+
+    cause = "parameter `weights.0` was 0.3, is 0.4"
+    shard, why, *dependent = said("all", 0.4)
+    assert shard.startswith("merge mix.1-")
+    assert why.startswith(f"  {cause} (compared with ")
+    assert dependent
+    assert not any("because" in line for line in dependent)
+    assert all(line.endswith(f"will be rebuilt, because {cause}") for line in said("assemble", 0.4))
+    assert len(said("mix", [0.3, 0.4])) < 8  # a number for each layer
+
+
+def test_differences_of_single_tensors():
+    def said(before, now):
+        return list(difference.parameters({"a": 1, "values": before}, {"a": 2, "values": now}))[1:]
+
+    assert said({"x": {"t": 0.5}, "y": {"t": 0.5}}, {"x": {"t": 0.6}, "y": {"t": 0.6}}) == [
+        "parameter `t` was 0.5, is 0.6"
+    ]
+    assert said({"x": {"t": 0.5}, "y": {"t": 0.5}}, {"x": {"t": 0.5}, "y": {"t": 0.6}}) == [
+        "parameter `t` of 1 tensor was 0.5, is 0.6: y"
+    ]
+    assert said({"x": {"t": 0.5}, "y": {"t": 0.5}}, {"x": {"t": 0.6}, "y": {"t": 0.7}}) == [
+        "parameter `t` of 2 tensors differs: of x it was 0.5, is 0.6; …"
+    ]
+    assert said({"x": {"t": 0.5}}, {"x": {"t": 0.5}, "y": {"t": 0.5}}) == []  # told as a tensor more

@@ -4,9 +4,11 @@ Commands of the tutorial are run by tests/workflow/test_tutorial.py, those of ho
 names that it uses exist. A block that no test runs has the reason in a comment before it: ``<!-- not run: REASON -->``.
 """
 
+import importlib.util
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -42,6 +44,27 @@ def test_generated_pages_are_current(name):
 def test_every_page_is_in_the_navigation():
     written = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert written <= {*pages.all_pages(), *(f"docs/reference/{name}" for name in reference.pages())}
+
+
+def test_alerts_of_github_are_shown_as_the_theme_does(monkeypatch):
+    """MkDocs is not installed here; its hook is read with a stand-in."""
+    for name, content in {
+        "mkdocs.exceptions": {"PluginError": Exception},
+        "mkdocs.structure.files": {"File": object, "Files": object},
+    }.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
+    spec = importlib.util.spec_from_file_location("hook", ROOT / "docs/site/pages.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="docs/x.md"))
+    text = "before\n\n> [!WARNING]\n> It is *small*;\n> so be it.\n\n> a quotation\n"
+    assert hook.on_page_markdown(text, page, None, None) == (
+        "before\n\n!!! warning\n\n    It is *small*;\n    so be it.\n\n> a quotation\n"
+    )
+    theme = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["theme"]
+    assert (
+        "navigation.indexes" not in theme["features"]
+    )  # pages whose files are README.md would be in no menu
 
 
 def test_blocks_are_run_or_have_a_reason():

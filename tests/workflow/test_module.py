@@ -82,7 +82,11 @@ def test_what_is_wrong_with_the_config_of_a_module_is_named(project):
     recipes = [{"recipe": f"config/{name}/tiny.yaml"} for name in ("one", "two")]
     modules(project, recipes[0], recipes[1] | {"devise": "cuda"})
     done = project.snakemake("--dry-run", check=False)
-    assert "the module's config: devise: unknown setting; did you mean 'device'?" in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert "config of the module with prefix 'two/': devise: unknown setting; did you mean 'device'?" in said
+    modules(project, recipes[0], {})
+    done = project.snakemake("--dry-run", check=False)
+    assert "config of the module with prefix 'two/': names no recipe" in done.stdout + done.stderr
     modules(project, recipes[0], recipes[1] | {"device": "cuda"})
     done = project.snakemake("--dry-run", check=False)
     assert (

@@ -475,6 +475,7 @@ def test_a_repository_from_a_merge_is_locked_and_planned(herd, tmp_path, monkeyp
     }
     assert all(part.id in said.out for part in plan.parts.values())
     assert "assumed: " in said.err
+    assert plan.recipe.release.name == ("herd" if source == "merge.yml" else "Merged")
 
 
 def test_commands_need_no_recipe_inside(herd, tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=repository.Command)
-@options.recipe
+@options.recipe_if_needed
 @options.results
 @click.option(
     "--key",
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     "transparency log.",
 )
 @click.pass_context
-def command(context: click.Context, recipe: Path, results: Path, key: str | None, *, keyless: bool) -> None:
+def command(
+    context: click.Context, recipe: Path | None, results: Path, key: str | None, *, keyless: bool
+) -> None:
     """Write the claims about the release; sign them and the model."""
     from herdbook import plan as plans
     from herdbook.signing.keyless import Keyless
@@ -43,7 +45,7 @@ def command(context: click.Context, recipe: Path, results: Path, key: str | None
 
     if keyless and context.get_parameter_source("key") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--key and --keyless exclude each other")
-    plan = plans.load(recipe, results)
+    plan = plans.load(options.named(recipe), results)
     signer = signer_of(settings.KEYLESS if keyless else key or "")
     STEPS["attest"](plan, None, Machine(signer=signer))
     match signer:

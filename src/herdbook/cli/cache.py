@@ -26,7 +26,7 @@ class Target:
     """The cache that a command is about, and the recipe."""
 
     place: str | None
-    recipe: Path
+    recipe: Path | None
     results: Path
 
     def open(self) -> Cache:
@@ -46,7 +46,7 @@ class Target:
         """Return the plan of the recipe."""
         from herdbook import plan as plans
 
-        return plans.load(self.recipe, self.results)
+        return plans.load(options.named(self.recipe), self.results)
 
 
 @click.group(
@@ -58,7 +58,7 @@ class Target:
         "herdbook cache --cache s3://bucket/prefix verify",
     ),
 )
-@options.recipe
+@options.recipe_if_needed
 @options.results
 @click.option(
     "--cache",
@@ -69,7 +69,7 @@ class Target:
     help=f"A folder, or s3://bucket/prefix ({repository.FILE}: cache).",
 )
 @click.pass_context
-def command(context: click.Context, recipe: Path, results: Path, place: str | None) -> None:
+def command(context: click.Context, recipe: Path | None, results: Path, place: str | None) -> None:
     """Show, prune and verify the cache of results.
 
     Without a command, every entry is listed.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 
 from herdbook.cli import options
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from herdbook.errors import SourceError
 
 
 @click.command(
@@ -35,7 +33,16 @@ def command(first: str, second: str, json: Path | None) -> None:
     from herdbook.release.subject import open_subject
     from herdbook.visible import say
 
-    releases = [Release(open_subject(place)) for place in (first, second)]
+    releases = []
+    for place in (first, second):
+        try:
+            releases.append(Release(open_subject(place)))
+        except SourceError as error:
+            if Path(place).is_dir():
+                raise
+            raise SourceError(
+                f"{error}\n(there is no folder {place} here, so it was looked up on the Hub)"
+            ) from error
     for label, release in zip("AB", releases, strict=True):
         say(f"{label}        {release.name}, {release.recipe.release.name}, {release.digest[:12]}")
     found = differences(*releases)

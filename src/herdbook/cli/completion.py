@@ -26,16 +26,20 @@ ALL = "all"
 
 def recipes(_context: Context, _parameter: Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the recipes in the usual folders and in the folder that is being typed; any file without any recipe."""
-    typed = Path(incomplete)
-    folders = {Path(name) for name in FOLDERS} | {typed if incomplete.endswith("/") else typed.parent}
-    paths = sorted(
-        str(path)
-        for folder in folders
-        if folder.is_dir()
-        for path in folder.iterdir()
-        if path.suffix in SUFFIXES and str(path).startswith(incomplete) and is_recipe(path)
-    )
+    folder = incomplete if incomplete.endswith("/") else str(Path(incomplete).parent)
+    paths = [path for path in found_recipes(folder) if path.startswith(incomplete)]
     return [CompletionItem(path) for path in paths] or [CompletionItem(incomplete, type="file")]
+
+
+def found_recipes(folder: str) -> list[str]:
+    """Return the recipes in a folder and in the usual ones, sorted."""
+    return sorted(
+        str(path)
+        for place in {Path(folder), *map(Path, FOLDERS)}
+        if place.is_dir()
+        for path in place.iterdir()
+        if path.suffix in SUFFIXES and is_recipe(path)
+    )
 
 
 def jobs(context: Context, _parameter: Parameter, incomplete: str) -> list[CompletionItem]:

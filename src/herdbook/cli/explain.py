@@ -42,11 +42,13 @@ def command(target: str, recipe: Path, results: Path) -> None:
 
     plan = plans.load(recipe, results)
     verdict = Verdict(plan, configured_signer(), available(plan))
+    told: set[Job] = set()
     for job in _find(target, verdict.jobs, results):
         say(f"{job.name}: {verdict.sentence(job)}")
         if job in verdict.run:
-            for reason in verdict.reasons(job):
+            for reason in verdict.reasons(job, told):
                 say(f"  {reason}")
+            told.add(job)
 
 
 def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:

@@ -70,7 +70,7 @@ class Rule(click.ParamType["RankRule"]):
     "--rank",
     type=Rule(),
     metavar="RULE",
-    help="How much of each change is kept: a rule of recipes, such as 64, 'energy: 0.9' or mp-edge.",
+    help="Required, unless --check is given: how much of each change is kept, a rule of recipes, such as 64, 'energy: 0.9' or mp-edge.",
 )
 @click.option(
     "--modules-to-save",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         "herdbook gc --keep ../other/recipe.yaml --delete --yes",
     ),
 )
-@options.recipe
+@options.recipe_if_needed
 @options.results
 @click.option(
     "--keep",
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="Remove them without a question; needs --delete.")
 @options.json
 def command(
-    recipe: Path,
+    recipe: Path | None,
     results: Path,
     keep: tuple[Path, ...],
     older_than: float | None,
@@ -122,9 +122,9 @@ def _hold(results: Path) -> None:
         exclusive.hold(Layout(results, "").running, "removing results")
 
 
-def _recipes(recipe: Path, keep: Sequence[Path]) -> list[Path]:
+def _recipes(recipe: Path | None, keep: Sequence[Path]) -> list[Path]:
     """Return the recipes of the repository, and further ones."""
-    folders = dict.fromkeys([*map(Path, completion.FOLDERS), recipe.parent])
+    folders = dict.fromkeys([*map(Path, completion.FOLDERS), *([recipe.parent] if recipe else [])])
     found = [
         path
         for folder in folders

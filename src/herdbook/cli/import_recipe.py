@@ -14,7 +14,7 @@ from herdbook.visible import say
 
 @click.command(
     epilog=options.examples(
-        "herdbook import mergekit_config.yml -o config/mine.yaml",
+        "herdbook import mergekit_config.yml -o recipes/mine.yaml",
         "herdbook import README.md --name Mine-4x7B --license apache-2.0",
         "herdbook import README.md --map 'D:/models/one=owner/one' --check",
     )
@@ -75,3 +75,4 @@ def command(
     else:
         write_text(output, imported.text)
         say(output)
+        say(f"next: herdbook lock {output}", file=sys.stderr)

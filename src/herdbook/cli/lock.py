@@ -9,6 +9,7 @@ import click
 
 from herdbook.cli import options, repository
 from herdbook.cli.checks import check
+from herdbook.progress import waiting
 from herdbook.visible import say
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     cls=repository.Command,
     epilog=options.examples(
         "herdbook lock",
-        "herdbook lock config/buttercup.yaml",
-        "herdbook lock --requests config/buttercup.yaml",
+        "herdbook lock recipes/mine.yaml",
+        "herdbook lock --requests recipes/mine.yaml",
     ),
 )
 @click.option(
@@ -62,12 +63,19 @@ def lock_recipe(recipe: Path) -> None:
 
     path = locks.path_for(recipe)
     content = recipes.load(recipe)
-    lock = with_results(pin(content, recipe, lambda line: say(line, file=sys.stderr)), path)
-    try:
-        plan, stale = at_least_start(content, lock, recipe)
-        warnings = [*check(plan), *stale]
-    except RecipeError as error:
-        raise RecipeError(error.problems, str(recipe)) from error
+    with waiting(str(recipe)) as doing:
+
+        def report(line: str) -> None:
+            say(line, file=sys.stderr)
+            doing(line)
+
+        lock = with_results(pin(content, recipe, report), path)
+        doing(f"{recipe}: checking what was locked")
+        try:
+            plan, stale = at_least_start(content, lock, recipe)
+            warnings = [*check(plan), *stale]
+        except RecipeError as error:
+            raise RecipeError(error.problems, str(recipe)) from error
     for warning in warnings:
         say(f"warning: {warning}", file=sys.stderr)
     locks.write(lock, path)

@@ -64,7 +64,7 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
         raise RecipeError("is not empty, so nothing was written; pass a new folder", str(folder))
     recipe, imported = EXAMPLE, None
     if source is not None:
-        imported = _imported(source, folder / EXAMPLE.parent, mapped)
+        imported = _imported(source, folder, mapped)
         recipe = EXAMPLE.with_name(f"{_file_name(imported)}.yaml")
     for name, text in _contents(root()):
         if imported and name == EXAMPLE:
@@ -74,17 +74,24 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
         else:
             write_text(folder / name, text)
     about = ABOUT.format(folder=folder)
+    enter = [f"  cd {folder}"] if folder.resolve() != Path.cwd() else []
     if imported is None:
-        say(about, f"  cd {folder}", "  herdbook lock", "  snakemake -n")
+        say(
+            about,
+            *enter,
+            "  git init",
+            "  herdbook lock    # of recipes/example.yaml: fetches its model, 93 MB",
+            "  snakemake -n",
+        )
         return
     for line in imported.assumed:
         say(f"assumed: {line}", file=sys.stderr)
     _lock_and_plan(folder, recipe)
-    say(about, f"  cd {folder}", "  snakemake --cores all")
+    say(about, *enter, "  git init", "  snakemake --cores all")
 
 
-def _imported(source: str, recipes: Path, mapped: tuple[str, ...]) -> Imported:
-    """Return the recipe that a configuration becomes, of a file or of somebody's merge.
+def _imported(source: str, folder: Path, mapped: tuple[str, ...]) -> Imported:
+    """Return the recipe that a configuration becomes in a repository, of a file or of somebody's merge.
 
     Raises:
         RecipeError: If there is none, or one that cannot be built.
@@ -95,9 +102,9 @@ def _imported(source: str, recipes: Path, mapped: tuple[str, ...]) -> Imported:
     from herdbook.importing.convert import convert
     from herdbook.release.subject import FolderSubject, can_be_opened, open_subject
 
-    mapping = read_mapping(mapped)
+    mapping, recipes = read_mapping(mapped), folder / EXAMPLE.parent
     if Path(source).is_file():
-        return import_recipe(Path(source), relative_to=recipes, mapping=mapping)
+        return import_recipe(Path(source), relative_to=recipes, mapping=mapping, folder=folder.resolve().name)
     if not can_be_opened(source):
         raise RecipeError(
             "--from: is neither a file, a folder, nor owner/name or owner/name@revision", source

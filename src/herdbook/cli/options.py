@@ -11,6 +11,8 @@ from click.core import ParameterSource
 
 from herdbook import settings
 from herdbook.cli import completion, repository
+from herdbook.errors import RecipeError
+from herdbook.humanize import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -58,14 +60,12 @@ class _Place(click.ParamType[str]):
 
 PLACE = _Place()
 
-recipe = click.option(
+recipe_if_needed = click.option(
     "--recipe",
     type=FILE,
     metavar="FILE",
     envvar=settings.RECIPE.variable,
-    default=settings.RECIPE.default,
     show_envvar=True,
-    show_default=True,
     shell_complete=completion.recipes,
     help=f"The recipe ({repository.FILE}: recipe).",
 )
@@ -110,22 +110,58 @@ gpu_memory = click.option(
 json = click.option("--json", type=FILE, metavar="FILE", help="Also write the result to FILE, as JSON.")
 
 
+def named(recipe: Path | None) -> Path:
+    """Return the recipe that was named on the command line or is configured.
+
+    Raises:
+        RecipeError: If there is none.
+    """
+    if recipe is None:
+        configured = (
+            f"{repository.FILE} names no recipe" if repository.FILE.exists() else f"no {repository.FILE} here"
+        )
+        raise RecipeError(
+            f"{configured}: run in a repository of recipes (`herdbook new` makes one), or name a recipe{_others()}"
+        )
+    if not recipe.exists():
+        others = completion.found_recipes(str(recipe.parent))
+        hint = did_you_mean(str(recipe), others) or _others()
+        raise RecipeError(f"cannot be read: No such file or directory{hint}", str(recipe))
+    return recipe
+
+
+def _others() -> str:
+    """Return what to name instead, as a continuation of a sentence; empty if there is no recipe here."""
+    found = completion.found_recipes(".")
+    return f". Recipes here: {', '.join(found)}" if found else ""
+
+
+def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--recipe``. What it names, or ``config/config.yaml`` does, is a file that exists."""
+
+    @functools.wraps(function)
+    def run(*, recipe: Path | None, **others: Any) -> Any:
+        return function(recipe=named(recipe), **others)
+
+    return recipe_if_needed(run)
+
+
 def recipe_or_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--recipe`` and an optional argument for the same recipe."""
 
     @functools.wraps(function)
-    def run(*, recipe_argument: Path | None, recipe: Path, **others: Any) -> Any:
+    def run(*, recipe_argument: Path | None, recipe: Path | None, **others: Any) -> Any:
         if recipe_argument is None:
-            return function(recipe=recipe, **others)
+            return function(recipe=named(recipe), **others)
         source = click.get_current_context().get_parameter_source("recipe")
         if source is ParameterSource.COMMANDLINE and recipe != recipe_argument:
             raise click.UsageError(f"two recipes were given: {recipe_argument} and --recipe {recipe}")
-        return function(recipe=recipe_argument, **others)
+        return function(recipe=named(recipe_argument), **others)
 
     argument = click.argument(
         "recipe_argument", metavar="[RECIPE]", required=False, type=FILE, shell_complete=completion.recipes
     )
-    return argument(recipe(run))
+    return argument(recipe_if_needed(run))
 
 
 def examples(*lines: str) -> str:

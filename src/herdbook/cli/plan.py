@@ -11,6 +11,7 @@ import click
 
 from herdbook.cli import options, repository
 from herdbook.humanize import duration, integer, plural, size
+from herdbook.recipe import Moe
 from herdbook.visible import say
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ NAME_WIDTH = 37  # of the first column, so that a terminal of 80 columns wraps n
 
 @click.command(
     cls=repository.Command,
-    epilog=options.examples(
-        "herdbook plan", "herdbook plan config/buttercup.yaml --elsewhere --gpu-memory 80"
-    ),
+    epilog=options.examples("herdbook plan", "herdbook plan recipes/mine.yaml --elsewhere --gpu-memory 80"),
 )
 @options.recipe_or_argument
 @options.results
@@ -36,8 +35,8 @@ NAME_WIDTH = 37  # of the first column, so that a terminal of 80 columns wraps n
 def command(recipe: Path, results: Path, gpu_memory: int | None, *, elsewhere: bool) -> None:
     """Show the models and jobs of a build, and what they need.
 
-    Lists the jobs of each rule, with the most that each writes, and its memory and
-    its time limit with one thread. A recipe that cannot be built is refused, with
+    Lists the jobs of each rule, with what each is allowed: disk, memory, and time
+    with one thread. It mostly takes less. A recipe that cannot be built is refused, with
     the reasons. Nothing is downloaded.
     """
     from herdbook import needs
@@ -59,6 +58,20 @@ def show(plan: Plan) -> None:
     say(*_models(plan), *_jobs(plan), *_totals(plan))
     for warning in plan.warnings:
         say(f"warning: {warning}", file=sys.stderr)
+    for note in _notes(plan):
+        say(f"note: {note}", file=sys.stderr)
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    """Yield a line for each mixture whose routers choose nothing."""
+    for name, model in plan.recipe.models.items():
+        if name in plan.nodes and isinstance(model, Moe):
+            count = len(model.moe.experts)
+            if 1 < count <= model.moe.experts_per_token:
+                yield (
+                    f"models.{name}.moe: each token goes to all {count} experts, so the routers only weight them; to have them "
+                    "choose, set `experts_per_token` lower"
+                )
 
 
 def _models(plan: Plan) -> Iterator[str]:
@@ -71,13 +84,13 @@ def _models(plan: Plan) -> Iterator[str]:
 
 
 def _jobs(plan: Plan) -> Iterator[str]:
-    """Yield a line for each rule, then one for each of its jobs: what it writes, and the memory and time that it needs."""
+    """Yield a line for each rule, then one for each of its jobs: the disk, memory and time that it may take at most."""
     from herdbook import needs
     from herdbook.plan.jobs import jobs
 
     planned = jobs(plan)
     rules = list(dict.fromkeys(job.rule for job in planned))
-    yield f"{plural(len(planned), 'job'):{NAME_WIDTH + 2}}{'writes':>11}{'memory':>11}{'time limit':>15}"
+    yield f"{plural(len(planned), 'job'):{NAME_WIDTH + 2}}{'disk':>11}{'memory':>11}{'time limit':>15}"
     for rule, group in groupby(sorted(planned, key=lambda job: rules.index(job.rule)), lambda job: job.rule):
         of_rule = list(group)
         yield f"  {rule}: {plural(len(of_rule), 'job')}"
@@ -105,8 +118,8 @@ def _totals(plan: Plan) -> Iterator[str]:
     planned = jobs(plan)
     together = duration(sum(needs.seconds(plan, job.subject) for job in planned))
     peak = size(max(needs.memory_bytes(plan, job.subject) for job in planned))
-    yield f"time: at most {together} with one thread; peak memory of a job: {peak}"
+    yield f"time limits of all jobs together: {together}; peak memory of a job: {peak}"
     yield (
-        f"to fetch: {size(needs.fetch_bytes(plan))}; to write: {size(needs.write_bytes(plan))}, "
+        f"to fetch: {size(needs.fetch_bytes(plan))}; large files to write: {size(needs.write_bytes(plan))}, "
         f"{size(needs.missing_bytes(plan))} of it missing"
     )

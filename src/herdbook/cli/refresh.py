@@ -9,6 +9,7 @@ import click
 
 from herdbook.cli import options, repository
 from herdbook.cli.checks import check
+from herdbook.progress import waiting
 from herdbook.visible import say
 
 if TYPE_CHECKING:
@@ -50,9 +51,13 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     from herdbook.refresh.upstream import look_up
 
     before = plans.load(recipe, results)
-    lock, changes = look_up(
-        before.recipe, before.lock, recipe.parent, lambda line: say(line, file=sys.stderr)
-    )
+    with waiting(str(recipe)) as doing:
+
+        def tell(line: str) -> None:
+            say(line, file=sys.stderr)
+            doing(line)
+
+        lock, changes = look_up(before.recipe, before.lock, recipe.parent, tell)
     report = reports.RefreshReport(str(recipe), changes)
     if lock != before.lock:
         try:

@@ -59,11 +59,15 @@ STEPS = {
         options=(options.threads,),
     ),
     "loss": Step("Measure the loss of a quantized file, token by token.", options=(options.threads,)),
-    "card": Step("Render the model card, or describe any MODEL by its files.", key=False),
+    "card": Step("Render the model card, or describe any model by its files.", key=False),
     "release": Step("Assemble the release, with provenance and checksums.", key=False),
 }
 CARD = "card"  # which describes other people's models, too
 DOCUMENTS = (CARD, "release")
+ABOUT_MODEL = (
+    "MODEL is a folder, or owner/name[@revision] on the Hub: its card is printed, and no recipe is read. Without it, the card of the "
+    "recipe's release is rendered."
+)
 ABOUT_KEYS = (
     "KEY is the job's key, its first digits, or its name: `herdbook explain all` lists them. "
     "The files that it reads must exist, or be in the cache; Snakemake makes them in order."
@@ -82,7 +86,7 @@ def command(name: str) -> click.Command:
     step = STEPS[name]
 
     def run(
-        recipe: Path,
+        recipe: Path | None,
         results: Path,
         key: str = "",
         threads: int = 1,
@@ -102,7 +106,7 @@ def command(name: str) -> click.Command:
         from herdbook.steps.machine import Machine
 
         begun = time.time()
-        plan = plans.load(recipe, results)
+        plan = plans.load(options.named(recipe), results)
         # The keys of the documents count much code, so a step that makes none of them does not compute them.
         job = find(all_jobs(plan) if name in DOCUMENTS else result_jobs(plan), name, key)
         if is_saved(plan, job):
@@ -118,7 +122,7 @@ def command(name: str) -> click.Command:
             hand_on_spent(plan, job)
 
     decorated: Callable[..., None] = run
-    for option in (*reversed(step.options), options.results, options.recipe):
+    for option in (*reversed(step.options), options.results, options.recipe_if_needed):
         decorated = option(decorated)
     if step.key:
         decorated = click.argument("key", shell_complete=completion.jobs)(decorated)
@@ -127,7 +131,10 @@ def command(name: str) -> click.Command:
     return click.command(
         name,
         cls=repository.Command,
-        help=f"{step.about}\n\n{ABOUT_KEYS}" if step.key else step.about,
+        help="\n\n".join(
+            [step.about, *([ABOUT_KEYS] if step.key else []), *([ABOUT_MODEL] if name == CARD else [])]
+        ),
+        epilog=options.examples("herdbook card", "herdbook card owner/name") if name == CARD else None,
         short_help=step.about,
     )(decorated)
 

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     cls=repository.Command,
     epilog=options.examples(
         "herdbook tune",
-        "herdbook tune config/buttercup.yaml",
-        "herdbook tune config/buttercup.yaml -- --profile profiles/slurm",
+        "herdbook tune recipes/mine.yaml",
+        "herdbook tune recipes/mine.yaml -- --profile profiles/slurm",
         "herdbook tune recipes/small.yaml --results small/results -- --cores all",
     ),
 )
-@options.recipe
+@options.recipe_if_needed
 @options.results
 @click.argument("words", nargs=-1, metavar="[RECIPE] [-- SNAKEMAKE_OPTIONS]")
-def command(recipe: Path, results: Path, words: tuple[str, ...]) -> None:
+def command(recipe: Path | None, results: Path, words: tuple[str, ...]) -> None:
     """Find the numbers that a recipe's searches are for, by trial.
 
     Each trial of a model's `search` is built and measured by Snakemake, on all
@@ -47,6 +47,7 @@ def command(recipe: Path, results: Path, words: tuple[str, ...]) -> None:
 
     if words and not words[0].startswith("-"):
         recipe, words = Path(words[0]), words[1:]
+    recipe = options.named(recipe)
     content = recipes.load(recipe)
     path = locks.path_for(recipe)
     lock = locks.load(path)

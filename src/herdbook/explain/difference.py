@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from herdbook.changes import changed_parameters, changes
 from herdbook.explain.past import holder
 from herdbook.humanize import plural
 from herdbook.key import SHORT
@@ -26,6 +27,35 @@ def code(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
             yield f"{subject} {'is now' if old is None else 'is no longer'} part of the key"
         else:
             yield f"{subject} changed" if "." in name else f"{subject} {old} -> {new}"
+
+
+def parameters(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each parameter that differs; one for all tensors in whose own parameters the same differs.
+
+    Args:
+        before: The parameters in the record of an earlier result.
+        now: Those that are planned. ``values``, if there is one, has the parameters of single tensors, by their names.
+    """
+    if not isinstance(before.get("values"), dict) or not isinstance(now.get("values"), dict):
+        yield from changed_parameters(before, now)
+        return
+    rest, rest_now = ({key: of[key] for key in of if key != "values"} for of in (before, now))
+    yield from changed_parameters(rest, rest_now)
+    old, new = before["values"], now["values"]
+    common = sorted(old.keys() & new.keys())  # `tensors` names the others
+    by_path: dict[str, dict[str, list[str]]] = {}
+    for tensor in common:
+        for path, change in changes(old[tensor], new[tensor]):
+            by_path.setdefault(path, {}).setdefault(change, []).append(tensor)
+    for path, by_change in by_path.items():
+        number = sum(map(len, by_change.values()))
+        change, names = next(iter(by_change.items()))
+        if len(by_change) > 1:  # such as numbers that rise from layer to layer
+            yield f"parameter `{path}` of {plural(number, 'tensor')} differs: of {names[0]} it {change}; …"
+        elif number < len(common):
+            yield f"parameter `{path}` of {plural(number, 'tensor')} {change}: {_first(names)}"
+        else:
+            yield f"parameter `{path}` {change}"
 
 
 def tensors(before: Mapping[str, Mapping[str, Any]], planned: tuple[Tensor, ...]) -> Iterator[str]:

@@ -87,8 +87,13 @@ class Verdict:
             return "missing, but not needed"
         return "up to date"
 
-    def reasons(self, job: Job) -> list[str]:
-        """Return why a job runs: its own reasons, then the first causes among its ancestors."""
+    def reasons(self, job: Job, told: Collection[Job] = frozenset()) -> list[str]:
+        """Return why a job runs: its own reasons, then the first causes among its ancestors.
+
+        Args:
+            job: The job.
+            told: Jobs whose own reasons the reader has seen. As causes of others, they are only named.
+        """
         own = list(self._own(job))
         if own == [MISSING]:
             return own
@@ -108,7 +113,10 @@ class Verdict:
         before = older(job) if own and job.id else None
         compared = f" (compared with {before[0]})" if before else ""
         reasons = [f"{cause}{compared}" for cause in own]
-        reasons += [self._because(cause, roots) for cause, roots in causes.items()]
+        by_roots: dict[tuple[tuple[Job, Job], ...], list[str]] = {}
+        for cause, roots in causes.items():
+            by_roots.setdefault(tuple(roots), []).append(cause)
+        reasons += dict.fromkeys(self._because(found, roots, told) for roots, found in by_roots.items())
         return reasons or [_fallback(job)]
 
     def _own(self, job: Job) -> Iterator[str]:
@@ -137,7 +145,7 @@ class Verdict:
             case Part() as part:
                 if record.get("operation") != part.rule:
                     yield f"it was made by {record.get('operation')}, now by {part.rule}"
-                yield from changed_parameters(
+                yield from difference.parameters(
                     self._without_keys(job, record.get("parameters", {})),
                     self._without_keys(job, part.operation.parameters),
                 )
@@ -166,12 +174,14 @@ class Verdict:
             return parameters
         return {name: value for name, value in parameters.items() if name not in {"search", "model"}}
 
-    def _because(self, cause: str, roots: list[tuple[Job, Job]]) -> str:
+    def _because(self, causes: list[str], roots: tuple[tuple[Job, Job], ...], told: Collection[Job]) -> str:
+        """Return a sentence on jobs that run because of the same causes, of which another is made."""
         root, first = roots[0]
         more = f" and {len(roots) - 1} similar" if len(roots) > 1 else ""
         through = "" if root is first else f", by way of {first.name}"
         action = "restored from the cache" if root in self._offered else "rebuilt"
-        return f"{root.name}{more} will be {action}{through}, because {cause}"
+        why = "" if all(job in told for job, _ in roots) else f", because {'; '.join(causes)}"
+        return f"{root.name}{more} will be {action}{through}{why}"
 
     def _release_changed(self, job: Job) -> Iterator[str]:
         """Yield why a job of the release as a whole has another key, by comparison with the last release."""

@@ -59,6 +59,7 @@ def import_recipe(
     license_: str | None = None,
     relative_to: Path = Path(),
     mapping: Mapping[str, str] | None = None,
+    folder: str = "",
 ) -> Imported:
     """Convert a mergekit configuration, or several that build on each other, to a recipe.
 
@@ -68,11 +69,12 @@ def import_recipe(
         license_: The release's license; taken from the card if None.
         relative_to: The folder that the recipe will be written to; paths of local models are made relative to it.
         mapping: What the configuration's names of models stand for: repositories of the Hub, or folders.
+        folder: The folder's name; that of ``path`` if empty.
 
     Raises:
         RecipeError: If the file contains no configuration, or one that cannot be built; all that is wrong is named.
     """
-    imported = convert(read_text(path), path, name, license_, relative_to, mapping or {})
+    imported = convert(read_text(path), path, name, license_, relative_to, mapping or {}, folder=folder)
     # What the recipe language does not have is refused here, by the names of its keys.
     recipes.parse(imported.text, f"{path}, as a recipe")
     return imported
@@ -86,6 +88,7 @@ def convert(
     relative_to: Path,
     mapping: Mapping[str, str],
     *,
+    folder: str = "",
     is_local: bool = True,
 ) -> Imported:
     """Convert a text as ``import_recipe`` does, without looking whether the recipe language has all that comes out.
@@ -105,7 +108,7 @@ def convert(
         models.report()
     if notes.problems:
         raise RecipeError(sorted(notes.problems, key=_line), str(path))
-    release = _release(found, steps, released, path, name, license_, notes)
+    release = _release(found, steps, released, folder or path.resolve().parent.name, name, license_, notes)
     recipe = {"models": models.entries, "release": release}
     assumed = [assumption.text for assumption in notes.assumptions]
     return Imported(recipe_text(recipe, notes.assumptions, path.name), recipe, assumed)
@@ -169,7 +172,7 @@ def _release(
     found: Text,
     steps: list[Step],
     released: str,
-    path: Path,
+    folder: str,
     name: str | None,
     license_: str | None,
     notes: Notes,
@@ -177,7 +180,7 @@ def _release(
     if name is None:
         card = _plain(str(found.front_matter.get("model_name") or ""))
         step = next((_plain(step.name) for step in steps if step.name and slug(step.name) == released), "")
-        name = card or step or _plain(path.resolve().parent.name) or "Imported"
+        name = card or step or _plain(folder) or "Imported"
         source = "the card" if card else "the configuration" if step else "the folder"
         notes.assume(f"release.name: {name}, from {source}", "release", "name")
     if license_ is None:

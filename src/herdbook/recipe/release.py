@@ -67,7 +67,9 @@ class Release(Licensed):
     repo: str | None = Field(
         None, pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name on the Hub, where it will be published"
     )
-    language: Languages = Field(["en"], description="codes of ISO 639, such as en")
+    language: Languages | None = Field(
+        None, description="codes of ISO 639, such as en; without it, the card names no language"
+    )
     summary: str | None = Field(None, description="a sentence or two that introduce the model")
     limits: str | None = Field(
         None, description="what the model must not be used for, or is known to do badly; the card warns of it"

@@ -49,7 +49,7 @@ def hold(path: Path, work: str) -> None:
         flock.claim(file.fileno())
     except BlockingIOError:
         with file:
-            raise StepError(_refusal(path, file)) from None
+            raise StepError(_refusal(path, file, work)) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             file.close()
@@ -63,7 +63,7 @@ def hold(path: Path, work: str) -> None:
     _held[absolute] = file
 
 
-def _refusal(path: Path, file: TextIO) -> str:
+def _refusal(path: Path, file: TextIO, work: str) -> str:
     """Return a message about who holds a lock, and what to do."""
     file.seek(0)
     try:
@@ -71,7 +71,5 @@ def _refusal(path: Path, file: TextIO) -> str:
         holder = f"process {content['pid']} on {content['host']} is {content['work']}"
     except (ValueError, KeyError, TypeError):  # it has just taken the lock, and not written its name yet
         holder = "another process is building"
-    return (
-        f"{path.parent}: {holder} in this folder ({path} is locked). Wait until it has ended, or stop it; "
-        "or build in another folder with --directory."
-    )
+    elsewhere = "; or build in another folder with --directory" if work.startswith("building") else ""
+    return f"{path.parent}: {holder} in this folder ({path} is locked). Wait until it has ended, or stop it{elsewhere}."

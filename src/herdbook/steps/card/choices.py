@@ -39,7 +39,7 @@ class Choice:
         method: The quantization method; None for the full-width weights.
         bits: Bits per weight, measured: the size of the file's tensors divided by the model's parameters.
         size_bytes: Size on the disk.
-        memory_bytes: Memory for the weights and for a context of ``CONTEXT_TOKENS``.
+        memory_bytes: Memory for the weights and for a context of ``listed_tokens``.
         use: When to use it.
         loss: The share of the full-width weights' score that it loses in the task in which it loses most; negative if it
             gains in all. None for the full width, and if either was not measured.
@@ -83,7 +83,7 @@ def choices(
         quantized: Each quantized file with its bits per weight, by name.
         measurements: All measurements.
     """
-    context = context_bytes(plan.released.config)
+    context = context_bytes(plan.released.config, listed_tokens(plan.released.config))
     full = sum(file.size_bytes for file in weights)
     name = weights[0].name if len(weights) == 1 else f"model-*-of-{len(weights):05d}.safetensors"
     rows = [Choice(name, None, 8 * plan.released.size_bytes / counts.total, full, full + context, FULL_WIDTH)]
@@ -139,8 +139,13 @@ def context_length(config: Mapping[str, object]) -> int | None:
     return next((length for length in lengths if type(length) is int), None)
 
 
+def listed_tokens(config: Mapping[str, object]) -> int:
+    """Return the length of the context in the memory of the table of files: no model is given more than it was made for."""
+    return min(context_length(config) or CONTEXT_TOKENS, CONTEXT_TOKENS)
+
+
 def fits(rows: Sequence[Choice], config: Mapping[str, object]) -> tuple[Fit, ...]:
-    """Return for each usual memory which file is the largest that fits, with at least ``CONTEXT_TOKENS`` of context.
+    """Return for each usual memory which file is the largest that fits, with at least ``listed_tokens`` of context.
 
     A memory that has room for no more than the one before it is left out. Nothing is returned for models whose context takes an
     unknown amount of memory.
@@ -151,7 +156,7 @@ def fits(rows: Sequence[Choice], config: Mapping[str, object]) -> tuple[Fit, ...
     found: list[Fit] = []
     for memory in MEMORIES_GB:
         room = int(memory * 10**9 * USABLE)
-        fitting = [row for row in rows if row.size_bytes + min(limit, CONTEXT_TOKENS) * token <= room]
+        fitting = [row for row in rows if row.size_bytes + listed_tokens(config) * token <= room]
         choice = max(fitting, key=lambda row: row.size_bytes, default=None)
         tokens = min(limit, (room - choice.size_bytes) // token) if choice else 0
         if not found or (found[-1].choice, found[-1].tokens) != (choice, tokens):

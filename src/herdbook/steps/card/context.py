@@ -21,7 +21,7 @@ from herdbook.recipe import Compress, Expert, Laser, Mixture, Moe
 from herdbook.steps.card import metadata, results
 from herdbook.steps.card.asserted import Asserted, check_claims
 from herdbook.steps.card.changes import Changes, changes_since
-from herdbook.steps.card.choices import Choice, Fit, choices, context_length, fits
+from herdbook.steps.card.choices import Choice, Fit, choices, context_length, fits, listed_tokens
 from herdbook.steps.card.citations import citations
 from herdbook.steps.card.commands import commands
 from herdbook.steps.card.compared import Compared, comparisons_of, marks_of, titled
@@ -173,6 +173,11 @@ class Facts:
     def context_length(self) -> int | None:
         """How many tokens the released model was made for; None if its configuration does not state it."""
         return context_length(self.released.config)
+
+    @property
+    def listed_tokens(self) -> int:
+        """The length of the context in the memory of the table of files."""
+        return listed_tokens(self.released.config)
 
 
 def is_loadable(node: Node) -> bool:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 BF16_BYTES = 2
 F16_BYTES = 2
-CONTEXT_TOKENS = 4096  # length of the context in the card's memory requirements
+CONTEXT_TOKENS = (
+    4096  # length of the context in the card's memory requirements, of models that were made for as many
+)
 
 
 @dataclass(frozen=True)

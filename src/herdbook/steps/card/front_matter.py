@@ -58,7 +58,7 @@ class ModelIndex(_Part):
 class FrontMatter(_Part, Licensed, HubKeys):
     """The whole front matter."""
 
-    language: Languages
+    language: Languages | None = None
     library_name: Literal["transformers", "gguf", "mlx"]
     base_model: Repo | Annotated[list[Repo], Field(min_length=2), AfterValidator(unique)] | None = None
     base_model_relation: Literal["adapter", "finetune", "merge", "quantized"] | None = None

@@ -46,7 +46,7 @@ def build(recipe: Recipe, nodes: tuple[Node, ...], measured: Measurement | None)
     cut = any(isinstance(node.recipe, Laser) for node in nodes)
     images = any(node.name == release.model and reads_images(node.config) for node in nodes)
     data: dict[str, Any] = {
-        "language": list(release.language),
+        **({"language": list(release.language)} if release.language else {}),
         "license": release.license,
         **({"license_name": release.license_name} if release.license_name else {}),
         **({"license_link": release.license_link} if release.license_link else {}),

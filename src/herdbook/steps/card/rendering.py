@@ -30,8 +30,8 @@ from herdbook.plan.quantize import note_of
 from herdbook.provenance.slsa import HUB_PAGES
 from herdbook.sources.card_template import problem
 from herdbook.steps.card import results
+from herdbook.steps.card.anchors import anchor, resolved
 from herdbook.steps.card.choices import TOLERATED
-from herdbook.steps.card.counts import CONTEXT_TOKENS
 from herdbook.tools.installed import (
     CARD_TEMPLATE,
     GGUF_CARD_TEMPLATE,
@@ -82,6 +82,7 @@ def environment(folder: Path) -> jinja2.Environment:
         fixed=_markdown(humanize.fixed),
         signed=_markdown(humanize.signed),
         percent=_markdown(humanize.percent),
+        anchor=anchor,
         score=lambda measured, column: measured.score(column),
         places=_markdown(lambda numbers: humanize.joined(str(number) for number in numbers)),
     )
@@ -122,7 +123,8 @@ def render_text(facts: Facts, folder: Path | None = None, own: Mapping[str, str]
             raise StepError(f"card: no section is named {name!r}") from error
         except (StepError, TemplateError, TypeError, ValueError) as error:
             raise StepError(f"card: section {name!r}: {str(error).removeprefix('card: ')}") from error
-    text = templates.get_template(CARD_TEMPLATE).render(known | {"sections": Markdown("".join(sections))})
+    whole = templates.get_template(CARD_TEMPLATE).render(known | {"sections": Markdown("".join(sections))})
+    text = resolved(whole)
     for words in facts.built_with:
         if md(words) not in text:
             raise StepError(
@@ -172,7 +174,6 @@ def _known(facts: Facts) -> dict[str, object]:
         "metrics": list(_metrics(facts)),
         "gaps": results.gaps(facts.measurements, facts.columns),
         "too_few": too_few([row.comparison for row in facts.comparisons]),
-        "context_tokens": CONTEXT_TOKENS,
         "tolerated": TOLERATED,
         "gguf_note": note_of(facts.released.config) if any(choice.method for choice in facts.choices) else "",
         "herdbook_page": homepage(),
