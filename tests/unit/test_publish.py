@@ -397,11 +397,11 @@ def test_a_new_version_to_a_folder(tmp_path):
     folder.publish(
         dummy_release.write(tmp_path / "1", files={"deep/er/old.json": b"1", "same.json": b"2"}), place
     )
-    (place / "NOTES.md").write_text("mine")
+    (place / "photo.png").write_text("mine")
     release = dummy_release.write(tmp_path / "2", files={"same.json": b"2"}, weights=b"others")
     kept = (place / "same.json").stat().st_ino
     folder.publish(release, place)
-    assert held(place) == contents(release) | {"NOTES.md": b"mine"}
+    assert held(place) == contents(release) | {"photo.png": b"mine"}
     assert not (place / "deep").exists()
     assert (place / "same.json").stat().st_ino == kept
 
@@ -413,7 +413,7 @@ def test_killed_at_any_step_to_a_folder_it_goes_on(tmp_path, monkeypatch, step):
     release = dummy_release.write(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
     place, count, real = tmp_path / "usb", 0, getattr(Path, step)
     folder.publish(first, place)
-    (place / "NOTES.md").write_text("mine")
+    (place / "photo.png").write_text("mine")
     written = len(folder.preview(release, place)[0].written)
     while True:
         left = count
@@ -434,9 +434,9 @@ def test_killed_at_any_step_to_a_folder_it_goes_on(tmp_path, monkeypatch, step):
         finally:
             monkeypatch.setattr(Path, step, real)
         folder.publish(release, place)
-        assert held(place) == contents(release) | {"NOTES.md": b"mine"}
+        assert held(place) == contents(release) | {"photo.png": b"mine"}
         folder.publish(first, place)
-        assert held(place) == contents(first) | {"NOTES.md": b"mine"}
+        assert held(place) == contents(first) | {"photo.png": b"mine"}
     assert count == {"replace": 2 * written, "unlink": 1}[step]
 
 

@@ -47,7 +47,7 @@ LEVELS = {
 )
 @click.option(
     "--key",
-    type=options.EXISTING_FILE,
+    type=options.PUBLIC_KEY,
     metavar="PEM",
     help="Public key that must have signed it.",
 )
@@ -83,6 +83,9 @@ LEVELS = {
     metavar="FOLDER",
     help="Folder to rebuild in. It is kept, and an interrupted rebuild continues in it (default: a temporary folder).",
 )
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Also list what passed, and the statements that are not proven."
+)
 @findings.reports
 @click.option(
     "--page",
@@ -115,6 +118,8 @@ def command(
     page: Path | None,
     build: Path | None,
     vsa: Path | None,
+    *,
+    verbose: bool,
 ) -> int:
     """Verify a release, without its recipe.
 
@@ -164,14 +169,16 @@ def command(
     else:
         for result in levels.run(opened, level, chosen):
             results.append(result)
-            say(*report.level_text(result).split("\n"))
+            say(*report.level_text(result, every=verbose).split("\n"))
+        if unproven := report.unproven_text(results[-1], every=verbose):
+            say(*unproven.split("\n"))
     name = opened.name if opened else release
     reports.write(name, results, chosen, opened)
     if page:
-        from herdbook.files import write_text
+        from herdbook.files import write_output
         from herdbook.verify.page import as_page
 
-        write_text(page, as_page(name, results, opened, build))
+        write_output(page, as_page(name, results, opened, build))
     if vsa and opened:
         findings.write_summary(vsa, opened, results, chosen)
     say(report.closing(name, results))

@@ -55,7 +55,10 @@ def preview(release: LocalRelease, folder: Path) -> tuple[Proposal, list[str]]:
             *problems,
             f"{folder}: is the release's own folder, or one of the two is inside the other",
         ]
-    proposal = propose(release, look(folder))
+    remote = look(folder)
+    proposal = propose(release, remote)
+    if not proposal.is_empty:
+        problems += preflight.of_kept(proposal, remote, str(folder))
     for file in proposal.written:
         path = folder / file.name
         if target not in path.resolve().parents and not path.is_symlink():

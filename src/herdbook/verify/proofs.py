@@ -1,14 +1,17 @@
 """Statements of a release that are not proven after a level: what only later levels prove, and what no level does.
 
 No statement of a release about itself may loosen a check. What can follow from the recipe, from upstream's bytes or from
-arithmetic is derived by the verifier and compared. Everything else is asserted, and is listed by name at the end of each level.
+arithmetic is derived by the verifier and compared. Everything else is asserted, and is listed by name in each report.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
+from herdbook.humanize import plural
 from herdbook.layout import SIGNATURE
 from herdbook.plan.edition import Edition
 from herdbook.recipe import of_scheme
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
+
+_PROVEN_BY = re.compile(rf"\(({ASSERTED}|see level \w+)\)$")
 
 
 def unproven(release: Release, level: str, levels: Sequence[str], options: Options) -> tuple[str, ...]:
@@ -54,6 +59,19 @@ def unproven(release: Release, level: str, levels: Sequence[str], options: Optio
             "who signed it (pass --key or --identity)" if signed else "its author (nothing is signed)"
         )
     return tuple(names)
+
+
+def summary(statements: Sequence[str]) -> str:
+    """Return how many statements are not proven after a level, by what proves them.
+
+    Args:
+        statements: What ``unproven`` returns.
+    """
+    ends = Counter(match[1] if (match := _PROVEN_BY.search(text)) else text for text in statements)
+    asserted = ends.pop(ASSERTED, 0)
+    parts = [f"{asserted} asserted by its builder, which no level proves"] if asserted else []
+    parts += [f"{end} ({count})" if _PROVEN_BY.search(f"({end})") else end for end, count in ends.items()]
+    return f"not proven: {plural(len(statements), 'statement')} of the release: {'; '.join(parts)}"
 
 
 def table() -> str:

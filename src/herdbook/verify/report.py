@@ -11,9 +11,11 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from herdbook import __version__
 from herdbook.escape import code
 from herdbook.humanize import size
-from herdbook.layout import CLAIMS
+from herdbook.layout import CLAIMS, SIGNATURE
 from herdbook.provenance.slsa import STATEMENT_TYPE
 from herdbook.release.finding import Outcome
+from herdbook.verify.proofs import summary
+from herdbook.verify.signature import SIGNED
 from herdbook.visible import line
 
 if TYPE_CHECKING:
@@ -44,8 +46,15 @@ def outcome(results: Sequence[LevelResult]) -> Outcome:
     return Outcome.PASSED
 
 
-def level_text(result: LevelResult) -> str:
-    """Return a level for a terminal: one line per check, then the details of each finding that did not pass."""
+def level_text(result: LevelResult, *, every: bool = False) -> str:
+    """Return a level for a terminal: one line per check, then the details of each finding that did not pass.
+
+    Who signed is shown, too: only the reader can tell whether it is the right one.
+
+    Args:
+        result: The level's result.
+        every: Whether to show the findings that passed as well.
+    """
     lines = [f"{result.level.name}: {result.level.proves}"]
     checks: dict[str, list[Finding]] = {}
     for finding in result.findings:
@@ -53,18 +62,41 @@ def level_text(result: LevelResult) -> str:
     for check, findings in checks.items():
         counts = Counter(finding.outcome for finding in findings)
         worst = next(each for each in (*_by_weight(), Outcome.PASSED) if each in counts)
-        summary = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        found = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         passed = [finding for finding in findings if finding.outcome is Outcome.PASSED]
         if len(findings) == 1 == len(passed):
-            summary = f"{passed[0].subject}: {passed[0].detail}"
-        lines.append(f"  {LABELS[worst]:{LABEL_WIDTH}} {check:10} {summary}")
+            found = f"{passed[0].subject}: {passed[0].detail}"
+        lines.append(f"  {LABELS[worst]:{LABEL_WIDTH}} {check:10} {found}")
+        if len(passed) > 1 or worst is not Outcome.PASSED:
+            shown = passed if every else [each for each in passed if _is_about_signer(each)]
+            lines += [f"  {'':{LABEL_WIDTH}}   {each.subject}: {each.detail}" for each in shown]
     for finding in result.findings:
         if finding.outcome is not Outcome.PASSED:
             lines += _details(finding)
-    if result.unproven:
-        lines.append(f"  unproven at this level: {'; '.join(result.unproven)}")
     lines.append(f"  {size(result.read_bytes)} read in {result.seconds:.1f} s")
     return "\n".join(line(text) for text in lines)
+
+
+def _is_about_signer(finding: Finding) -> bool:
+    return finding.check == SIGNED.name and finding.subject == SIGNATURE
+
+
+def unproven_text(result: LevelResult, *, every: bool = False) -> str:
+    """Return what is not proven after a level, for a terminal: one line; empty if all is.
+
+    Args:
+        result: The result of the last level.
+        every: Whether to list the statements.
+    """
+    if not result.unproven:
+        return ""
+    text = summary(result.unproven)
+    lines = (
+        [f"{text}:", *(f"  {each}" for each in result.unproven)]
+        if every
+        else [f"{text} (--verbose lists them)"]
+    )
+    return "\n".join(line(each) for each in lines)
 
 
 def _by_weight() -> tuple[Outcome, ...]:
@@ -85,8 +117,8 @@ def _details(finding: Finding) -> list[str]:
 def closing(name: str, results: Sequence[LevelResult]) -> str:
     """Return the last line: the subject, the level, the outcome and the number of findings by outcome."""
     counts = Counter(finding.outcome for result in results for finding in result.findings)
-    summary = ", ".join(f"{counts[each]} {each}" for each in Outcome if counts[each])
-    return line(f"{name}: level {results[-1].level.name}: {outcome(results)} ({summary})")
+    found = ", ".join(f"{counts[each]} {each}" for each in Outcome if counts[each])
+    return line(f"{name}: level {results[-1].level.name}: {outcome(results)} ({found})")
 
 
 def opening(release: Release, options: Options) -> str:

@@ -186,7 +186,8 @@ def _expected_signer(
 ) -> tuple[ExpectedSigner | None, str]:
     """Return the expected signer, and how messages describe the expectation."""
     if options.key:
-        return KeyHolder(load_public(options.key)), f"by {options.key}"
+        given = load_public(options.key)
+        return KeyHolder(given), f"by the key in {options.key}, fingerprint {given.fingerprint}"
     if options.identity and options.issuer:
         identity = Identity(options.identity, options.issuer)
         return IdentityOwner(Roots(), identity), f"by {identity}, as required"
