@@ -30,18 +30,22 @@ from snakemake.path_modifier import PATH_MODIFIER_FLAG
 from snakemake.settings.types import RerunTrigger, SharedFSUsage
 
 MAIN = workflow.modifier.is_main_snakefile()  # not a module of another workflow
+# The process of a job takes the settings that its build was started with, whatever has been written to the files since.
+OF_THE_BUILD = MAIN and not workflow.is_main_process and settings.are_set()
 # A cluster's file, which Snakemake merges into the configuration, also has keys that only its profile reads.
 others = settings.CLUSTER_KEYS if workflow.overwrite_configfiles else ()
-if found := settings.problems(config, others):
-    where = "config/config.yaml, --configfile or --config" if MAIN else "the module's config"
-    raise WorkflowError(*(f"{where}: {problem}" for problem in found))
+files = [Path("config/config.yaml"), *workflow.overwrite_configfiles] if MAIN else []
+where = "--config" if MAIN else "the module's config"
+if not OF_THE_BUILD and (found := settings.located_problems(config, files, where, others)):
+    raise WorkflowError(*found)
 # Snakemake puts the prefix of a module before the paths that it is handed.
 PREFIX = workflow.modifier.path_modifier
 RESULTS = PREFIX.replace_prefix(settings.RESULTS.default)
 # Every step reads the settings from its environment. As params, they would cause a rerun for each recipe or machine that
 # shares the result.
 try:
-    settings.pass_on(config, RESULTS, vars(workflow).setdefault("herdbook_settings", {}))
+    if not OF_THE_BUILD:
+        settings.pass_on(config, RESULTS, vars(workflow).setdefault("herdbook_settings", {}))
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 # The environment is that of all modules, so the steps of each are given what is its own.
@@ -79,10 +83,6 @@ if MAIN and (without := sorted(DEPLOYED - {"conda"})):
 if CONDA:
     os.environ[settings.REQUIREMENT.variable] = installed.requirement()
     os.environ[settings.PINS.variable] = str(installed.root() / installed.LOCK)
-if APART and not MAIN:
-    raise WorkflowError(
-        "as a module of another workflow, Herdbook does not build on machines that share no disk"
-    )
 if APART and CONDA:
     raise WorkflowError(
         "conda environments are not made on machines that share no disk: their image contains the programs "
@@ -157,6 +157,15 @@ ANY = SimpleNamespace(id="{id}")
 def made_by(rule):
     """Return the files that all jobs of a rule make, for a target."""
     return [placed(path) for job in JOBS if job.rule == rule for path in job.outputs]
+
+
+def part_of_recipe(rule, section):
+    """Return what ``made_by`` returns; for a recipe without the section that asks for it, a function that refuses."""
+
+    def refuse(wildcards):
+        raise WorkflowError(f"{PLAN.recipe_path}: has no `{section}`, so there is nothing to make")
+
+    return made_by(rule) or refuse
 
 
 def missing_software():

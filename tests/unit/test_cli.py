@@ -149,6 +149,8 @@ def test_the_table_of_statuses_has_every_error():
             "results/nowhere/release: is neither a folder nor owner/name",
         ),
         (["audit", "nowhere"], "nowhere: is neither a folder nor owner/name"),
+        (["verify", str(ROOT / "README.md")], "README.md: is a file. Name the release that it should be of"),
+        (["verify", "a/x", "--of", "a/y"], "a/x: --of is for one file of a release"),
         (["audit", "a/x", "--gguf", "./nowhere"], "./nowhere: is neither a folder nor owner/name"),
         (["export", "ro-crate", "nowhere", "--to", "c", "--published", "2026-01-02"], "is neither a folder"),
         (["attest", "--key", "x", "--keyless"], "exclude each other"),
@@ -177,7 +179,7 @@ def test_a_private_key_in_place_of_the_public_one_is_wrong_usage(tmp_path, capsy
         assert message in shown
 
 
-@pytest.mark.parametrize("command", [["verify"], ["audit"], ["card"], ["compare", "a/b"]])
+@pytest.mark.parametrize("command", [["audit"], ["card"], ["compare", "a/b"]])
 def test_a_file_is_not_taken_for_a_repository(command, tmp_path, monkeypatch, capsys):
     """Its path has the form of owner/name, and would be sent to the Hub."""
     monkeypatch.chdir(tmp_path)

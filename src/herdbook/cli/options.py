@@ -57,6 +57,14 @@ class _Place(click.ParamType[str]):
         return text
 
 
+class _PlaceOrFile(_Place):
+    """The same, or a file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text, if it can be a place or is a file."""
+        return str(value) if Path(str(value)).is_file() else super().convert(value, param, ctx)
+
+
 class _PublicKey(click.Path):
     """The file of a public key, which is read before anything else is done."""
 
@@ -77,6 +85,7 @@ class _PublicKey(click.Path):
 
 
 PLACE = _Place()
+PLACE_OR_FILE = _PlaceOrFile()
 PUBLIC_KEY = _PublicKey()
 
 recipe = click.option(

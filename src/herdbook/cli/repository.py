@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from herdbook.errors import RecipeError
-from herdbook.settings import SETTINGS, problems
+from herdbook.settings import SETTINGS, are_set, problems
 
 FILE = Path("config/config.yaml")
 
@@ -34,9 +34,13 @@ class Group(Command, click.Group):
 def apply(path: Path = FILE) -> None:
     """Set the environment variables of the file's settings, unless they are set.
 
+    If all are, as in the jobs of a build, the file is not read: it may be edited while the build runs.
+
     Raises:
         RecipeError: If the file cannot be read, or contains anything but settings.
     """
+    if are_set():
+        return
     for variable, value in read(path).items():
         os.environ.setdefault(variable, value)
 

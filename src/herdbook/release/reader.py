@@ -107,7 +107,10 @@ class Release:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         if SUMS not in subject.files:
-            raise VerificationError(f"{subject.name}: is not a release of Herdbook: it has no {SUMS}")
+            raise VerificationError(
+                f"{subject.name}: is not a release of Herdbook: it has no {SUMS}. To check another merge: herdbook audit "
+                f"{subject.name}; to see what its files are: herdbook card {subject.name}"
+            )
         self.sources: dict[str, Subject] = {}
         self._before = TRAFFIC.received_bytes
         with damaged(SUMS):
