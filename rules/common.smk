@@ -159,13 +159,12 @@ def made_by(rule):
     return [placed(path) for job in JOBS if job.rule == rule for path in job.outputs]
 
 
-def part_of_recipe(rule, section):
-    """Return what ``made_by`` returns; for a recipe without the section that asks for it, a function that refuses."""
-
-    def refuse(wildcards):
-        raise WorkflowError(f"{PLAN.recipe_path}: has no `{section}`, so there is nothing to make")
-
-    return made_by(rule) or refuse
+def part_of_recipe(target, rule, section):
+    """Return what ``made_by`` returns, for a target; refuse to make nothing if the recipe has no such section."""
+    files = made_by(rule)
+    if not files and target in (workflow.dag_settings.targets or ()):
+        raise WorkflowError(f"{target}: {PLAN.recipe_path} has no `{section}`, so there is nothing to make")
+    return files
 
 
 def missing_software():

@@ -464,7 +464,7 @@ def test_a_folder_that_cannot_be_the_place(tmp_path, monkeypatch):
     with pytest.raises(StepError, match="leads out"):
         folder.publish(nested, tmp_path / "usb")
     assert not any((tmp_path / "away").iterdir())
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3, total=9))
     with pytest.raises(StepError, match="3 are free"):
         folder.publish(release, tmp_path / "full")
     assert not (tmp_path / "full").exists()

@@ -185,10 +185,9 @@ def command(
         say(*report.level_text(results[0]).split("\n"))
     else:
         for result in levels.run(opened, level, chosen):
-            if file and not results:
-                result = replace(result, findings=(one_file.check(file, opened), *result.findings))
-            results.append(result)
-            say(*report.level_text(result, every=verbose).split("\n"))
+            own = (one_file.check(file, opened),) if file and not results else ()
+            results.append(replace(result, findings=(*own, *result.findings)))
+            say(*report.level_text(results[-1], every=verbose).split("\n"))
         if unproven := report.unproven_text(results[-1], every=verbose):
             say(*unproven.split("\n"))
     name = opened.name if opened else release

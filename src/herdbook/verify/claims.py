@@ -171,7 +171,7 @@ def _as_claimed(release: Release, claims: list[SignedClaim]) -> dict[str, str]:
     What follows from them is no second fault.
     """
     digests = dict(release.digests)
-    changed = {name: sha256 for name, sha256 in _changed(release, claims)}
+    changed = dict(_changed(release, claims).keys())
     if not changed:
         return digests
     digests |= changed

@@ -15,7 +15,7 @@ from herdbook.layout import CLAIMS, SIGNATURE
 from herdbook.provenance.slsa import STATEMENT_TYPE
 from herdbook.release.finding import Outcome
 from herdbook.verify.proofs import summary
-from herdbook.verify.signature import SIGNED
+from herdbook.verify.signature import SIGNED, UNSIGNED
 from herdbook.visible import line
 
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ def level_text(result: LevelResult, *, every: bool = False) -> str:
 
 def _is_about_signer(finding: Finding) -> bool:
     return finding.check == SIGNED.name and finding.subject == SIGNATURE
+
+
+def signed_by(results: Sequence[LevelResult]) -> str:
+    """Return what the verification says of the model's signature; empty if it did not get that far."""
+    found = [each for result in results for each in result.findings]
+    return next((each.detail for each in found if _is_about_signer(each) or each.check == UNSIGNED.name), "")
 
 
 def unproven_text(result: LevelResult, *, every: bool = False) -> str:
