@@ -14,6 +14,7 @@ from herdbook import plan as plans
 from herdbook import needs, settings
 from herdbook.cache.nodes import Nodes, check_sent
 from herdbook.cache.step import available, own_hub_folder
+from herdbook.cli.repository import located_problems
 from herdbook.cli.steps import words
 from herdbook.errors import HerdbookError
 from herdbook.files import remove_abandoned
@@ -36,7 +37,7 @@ OF_THE_BUILD = MAIN and not workflow.is_main_process and settings.are_set()
 others = settings.CLUSTER_KEYS if workflow.overwrite_configfiles else ()
 files = [Path("config/config.yaml"), *workflow.overwrite_configfiles] if MAIN else []
 where = "--config" if MAIN else "the module's config"
-if not OF_THE_BUILD and (found := settings.located_problems(config, files, where, others)):
+if not OF_THE_BUILD and (found := located_problems(config, files, where, others)):
     raise WorkflowError(*found)
 # Snakemake puts the prefix of a module before the paths that it is handed.
 PREFIX = workflow.modifier.path_modifier
@@ -159,12 +160,13 @@ def made_by(rule):
     return [placed(path) for job in JOBS if job.rule == rule for path in job.outputs]
 
 
-def part_of_recipe(target, rule, section):
-    """Return what ``made_by`` returns, for a target; refuse to make nothing if the recipe has no such section."""
-    files = made_by(rule)
-    if not files and target in (workflow.dag_settings.targets or ()):
-        raise WorkflowError(f"{target}: {PLAN.recipe_path} has no `{section}`, so there is nothing to make")
-    return files
+def part_of_recipe(rule, section):
+    """
+    Return what ``made_by`` returns, for a target. For a recipe without the section that asks for it, return a file that nothing
+    makes, and whose name says so: Snakemake refuses the target with it, and would else make nothing, in silence.
+    """
+    recipe = str(PLAN.recipe_path).replace("{", "").replace("}", "")  # else it would have a wildcard
+    return made_by(rule) or [f"nothing to make: {recipe} has no `{section}`"]
 
 
 def missing_software():

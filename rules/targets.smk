@@ -9,11 +9,11 @@ rule models:
 
 rule evaluations:
     input:
-        part_of_recipe("evaluations", "evaluate", "evaluate"),
+        part_of_recipe("evaluate", "evaluate"),
     localrule: True
 
 
 rule quantized:
     input:
-        part_of_recipe("quantized", "quantize", "quantize"),
+        part_of_recipe("quantize", "quantize"),
     localrule: True

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from herdbook.humanize import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping
 
 
 KEYLESS = "keyless"  # in place of a key's path: sign with Sigstore
@@ -274,34 +273,3 @@ def problems(config: Mapping[str, Any], others: Iterable[str] = ()) -> list[str]
             except ValueError as error:
                 found.append(f"{key}: {error}")
     return found
-
-
-def located_problems(
-    config: Mapping[str, Any], files: Sequence[Path], otherwise: str, others: Iterable[str] = ()
-) -> list[str]:
-    """Return what ``problems`` returns, each with the file that sets the key.
-
-    Args:
-        config: The configuration.
-        files: The files that it was read from, of which a later one overrides an earlier one.
-        otherwise: What is named for a value that is in none of them.
-        others: See ``problems``.
-    """
-    contents = [(file, _content(file)) for file in reversed(files)]
-    found = []
-    for key, value in config.items():
-        place = next(
-            (file for file, content in contents if key in content and content[key] == value), otherwise
-        )
-        found += [f"{place}: {problem}" for problem in problems({key: value}, others)]
-    return found
-
-
-def _content(file: Path) -> Mapping[Any, Any]:
-    from herdbook import yamlio
-
-    try:
-        content = yamlio.load(file.read_text(encoding="utf-8"), yamlio.PyYamlLoader)
-    except (OSError, UnicodeDecodeError, yamlio.YamlError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -118,7 +118,7 @@ def test_settings_that_are_edited_during_a_build_are_those_of_the_next(project):
 @pytest.mark.parametrize(("target", "section"), [("quantized", "quantize"), ("evaluations", "evaluate")])
 def test_a_target_that_the_recipe_does_not_have_is_refused(project, target, section):
     said = failure(project, target, "-n")
-    assert f"has no `{section}`, so there is nothing to make" in said
+    assert f"nothing to make: config/tiny.yaml has no `{section}`" in said
 
 
 @pytest.mark.parametrize("name", ["a{key}.yaml", "a{.yaml"])

@@ -226,3 +226,21 @@ def test_two_at_once_a_kill_and_a_flipped_bit(in_folder):
     assert not (third.results / "Tiny/release/SHA256SUMS").exists()
     assert shards_made(step for step in third.run() if step[0] != "restore") == {"mix.routers"}
     assert sums(third) == sums(projects[1])
+
+
+def test_a_cache_that_cannot_be_used_is_found_before_anything_runs(tmp_path):
+    project = Project(tmp_path)
+    tiny.write_model(project.recipe.parent / "base")
+    tiny.write_recipe(project.recipe, {"base": {"folder": "base"}})
+    tiny.lock(project.recipe)
+    for place, message in {
+        "absent": "absent: the cache's folder does not exist",
+        "gs://lab/herd": "gs://lab/herd: a cache is in a folder or in s3://bucket/prefix",
+        "/proc/self": "is not writable",
+    }.items():
+        done = project.snakemake("--config", f"cache={place}", check=False)
+        said = done.stdout + done.stderr
+        assert done.returncode != 0
+        assert message in said
+        assert "Traceback" not in said
+    assert not project.results.exists()
