@@ -135,8 +135,8 @@ def test_what_is_unproven_is_counted_once_and_listed_on_demand():
     assert "ok         signature" not in text
     short = report.unproven_text(result)
     assert short == (
-        "not proven: 5 statements of the release: 2 asserted by its builder, which no level proves; see level upstream (2); "
-        "who signed it (pass --key or --identity) (--verbose lists them)"
+        "not proven: 5 statements of the release: 2 asserted by its builder, which no level proves; 2 left to the level upstream; "
+        "who signed it (pass --key or --identity). --verbose lists them"
     )
     assert report.unproven_text(result, every=True).split("\n")[1:] == [f"  {each}" for each in statements]
     assert report.unproven_text(levels.LevelResult(level, (finding,), 0, 0.0)) == ""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
 
-_PROVEN_BY = re.compile(rf"\(({ASSERTED}|see level \w+)\)$")
+_PROVEN_BY = re.compile(r"\(see level (\w+)\)$")
 
 
 def unproven(release: Release, level: str, levels: Sequence[str], options: Options) -> tuple[str, ...]:
@@ -67,11 +67,21 @@ def summary(statements: Sequence[str]) -> str:
     Args:
         statements: What ``unproven`` returns.
     """
-    ends = Counter(match[1] if (match := _PROVEN_BY.search(text)) else text for text in statements)
-    asserted = ends.pop(ASSERTED, 0)
-    parts = [f"{asserted} asserted by its builder, which no level proves"] if asserted else []
-    parts += [f"{end} ({count})" if _PROVEN_BY.search(f"({end})") else end for end, count in ends.items()]
-    return f"not proven: {plural(len(statements), 'statement')} of the release: {'; '.join(parts)}"
+    levels = Counter[str]()
+    parts = []
+    asserted = 0
+    for text in statements:
+        if text.endswith(f"({ASSERTED})"):
+            asserted += 1
+        elif match := _PROVEN_BY.search(text):
+            levels[match[1]] += 1
+        else:
+            parts.append(text)
+    left = [f"{count} left to the level {level}" for level, count in levels.items()]
+    counts = [f"{asserted} asserted by its builder, which no level proves", *left][not asserted :]
+    return (
+        f"not proven: {plural(len(statements), 'statement')} of the release: {'; '.join([*counts, *parts])}"
+    )
 
 
 def table() -> str:

@@ -100,7 +100,7 @@ def unproven_text(result: LevelResult, *, every: bool = False) -> str:
     lines = (
         [f"{text}:", *(f"  {each}" for each in result.unproven)]
         if every
-        else [f"{text} (--verbose lists them)"]
+        else [f"{text}. --verbose lists them"]
     )
     return "\n".join(line(each) for each in lines)
 
