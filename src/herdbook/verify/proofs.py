@@ -6,12 +6,9 @@ arithmetic is derived by the verifier and compared. Everything else is asserted,
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
-from herdbook.humanize import plural
 from herdbook.layout import SIGNATURE
 from herdbook.plan.edition import Edition
 from herdbook.recipe import of_scheme
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
 
     from herdbook.release.finding import Options
     from herdbook.release.reader import Release
-
-_PROVEN_BY = re.compile(r"\(see level (\w+)\)$")
 
 
 def unproven(release: Release, level: str, levels: Sequence[str], options: Options) -> tuple[str, ...]:
@@ -59,29 +54,6 @@ def unproven(release: Release, level: str, levels: Sequence[str], options: Optio
             "who signed it (pass --key or --identity)" if signed else "its author (nothing is signed)"
         )
     return tuple(names)
-
-
-def summary(statements: Sequence[str]) -> str:
-    """Return how many statements are not proven after a level, by what proves them.
-
-    Args:
-        statements: What ``unproven`` returns.
-    """
-    levels = Counter[str]()
-    parts = []
-    asserted = 0
-    for text in statements:
-        if text.endswith(f"({ASSERTED})"):
-            asserted += 1
-        elif match := _PROVEN_BY.search(text):
-            levels[match[1]] += 1
-        else:
-            parts.append(text)
-    left = [f"{count} left to the level {level}" for level, count in levels.items()]
-    counts = [f"{asserted} asserted by its builder, which no level proves", *left][not asserted :]
-    return (
-        f"not proven: {plural(len(statements), 'statement')} of the release: {'; '.join([*counts, *parts])}"
-    )
 
 
 def table() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,11 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from herdbook import __version__
 from herdbook.escape import code
-from herdbook.humanize import size
+from herdbook.humanize import plural, size
 from herdbook.layout import CLAIMS, SIGNATURE
 from herdbook.provenance.slsa import STATEMENT_TYPE
 from herdbook.release.finding import Outcome
-from herdbook.verify.proofs import summary
+from herdbook.verify.fact import ASSERTED
 from herdbook.verify.signature import SIGNED, UNSIGNED
 from herdbook.visible import line
 
@@ -33,6 +34,7 @@ LABELS = {
     Outcome.UNVERIFIED: "unverified",
     Outcome.BROKEN: "BROKEN",
 }
+_PROVEN_BY = re.compile(r"\(see level (\w+)\)$")
 LABEL_WIDTH = max(map(len, LABELS.values()))
 STATUSES = {Outcome.PASSED: 0, Outcome.FAILED: 8, Outcome.UNVERIFIED: 9, Outcome.BROKEN: 10}
 
@@ -96,13 +98,32 @@ def unproven_text(result: LevelResult, *, every: bool = False) -> str:
     """
     if not result.unproven:
         return ""
-    text = summary(result.unproven)
+    text = _summary(result.unproven)
     lines = (
         [f"{text}:", *(f"  {each}" for each in result.unproven)]
         if every
         else [f"{text}. --verbose lists them"]
     )
     return "\n".join(line(each) for each in lines)
+
+
+def _summary(statements: Sequence[str]) -> str:
+    """Return how many statements are not proven after a level, by what proves them."""
+    levels = Counter[str]()
+    parts = []
+    asserted = 0
+    for text in statements:
+        if text.endswith(f"({ASSERTED})"):
+            asserted += 1
+        elif match := _PROVEN_BY.search(text):
+            levels[match[1]] += 1
+        else:
+            parts.append(text)
+    left = [f"{count} left to the level {level}" for level, count in levels.items()]
+    counts = [f"{asserted} asserted by its builder, which no level proves", *left][not asserted :]
+    return (
+        f"not proven: {plural(len(statements), 'statement')} of the release: {'; '.join([*counts, *parts])}"
+    )
 
 
 def _by_weight() -> tuple[Outcome, ...]:
