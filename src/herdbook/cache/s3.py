@@ -57,11 +57,8 @@ class S3Store:
         with self._errors("creating the client"):
             try:
                 self._client = boto3.client("s3", config=config)
-            except (
-                ValueError,
-                OSError,
-                TypeError,
-            ) as error:  # botocore's own checks of addresses, files and settings
+            # botocore's own checks of addresses, files and settings
+            except (ValueError, OSError, TypeError) as error:
                 raise CacheError(self._unusable(error, "creating the client")) from error
 
     def check(self) -> None:

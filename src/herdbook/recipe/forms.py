@@ -54,5 +54,5 @@ def in_words(item: ErrorDetails) -> str | None:
         return f"{value!r} is not {form}"
     if bound := _BOUNDS.get(item["type"]):
         words, key = bound
-        return f"must be {words} {about[key]} (found {value!r})"
+        return f"must be {words} {about[key]:g} (found {value!r})"
     return None
