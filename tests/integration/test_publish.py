@@ -152,6 +152,14 @@ def dry(release, capsys, *arguments):
     return status, capsys.readouterr().out
 
 
+def test_a_card_that_names_another_repository_is_noted(hub, tmp_path, capsys):
+    release = dummy_release.write(tmp_path, repo="keeper/named")
+    note = f"note: the card and its commands name keeper/named, as the recipe does, and not {REPO}"
+    assert note in dry(release, capsys)[1]
+    main(["publish", "--release", str(release.folder), "--repo", "keeper/named", "--dry-run"])
+    assert "note: the card" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "new version"])
 def test_a_dry_run_shows_the_exact_commit_and_writes_nothing(hub, tmp_path, capsys, monkeypatch, fresh):
     if not fresh:

@@ -406,6 +406,18 @@ def test_a_new_version_to_a_folder(tmp_path):
     assert (place / "same.json").stat().st_ino == kept
 
 
+def test_a_folder_with_what_a_verification_rejects_is_refused_as_it_is(tmp_path):
+    place = tmp_path / "usb"
+    place.mkdir()
+    (place / "old.gguf").write_bytes(b"by hand")
+    (place / "photo.png").write_bytes(b"by hand")
+    release = dummy_release.write(tmp_path / "1")
+    with pytest.raises(StepError, match=f"{place}: contains old.gguf, not of this release") as caught:
+        folder.publish(release, place)
+    assert "photo.png" not in str(caught.value)
+    assert held(place) == {"old.gguf": b"by hand", "photo.png": b"by hand"}
+
+
 @pytest.mark.parametrize("step", ["replace", "unlink"])
 def test_killed_at_any_step_to_a_folder_it_goes_on(tmp_path, monkeypatch, step):
     """Renames make files whole and move them in; removals take away what is in the release no more."""
