@@ -16,6 +16,7 @@ from herdbook import plan as plans
 from herdbook import needs, settings
 from herdbook.cache.nodes import Nodes, check_sent
 from herdbook.cache.step import available, own_hub_folder
+from herdbook.cli.repository import located_problems
 from herdbook.cli.steps import words
 from herdbook.errors import HerdbookError
 from herdbook.files import remove_abandoned
@@ -34,15 +35,18 @@ from snakemake.path_modifier import PATH_MODIFIER_FLAG
 from snakemake.settings.types import RerunTrigger, SharedFSUsage
 
 MAIN = workflow.modifier.is_main_snakefile()  # not a module of another workflow
+# The process of a job takes the settings that its build was started with, whatever has been written to the files since.
+OF_THE_BUILD = MAIN and not workflow.is_main_process and settings.are_set()
 # A cluster's file, which Snakemake merges into the configuration, also has keys that only its profile reads.
 others = settings.CLUSTER_KEYS if workflow.overwrite_configfiles else ()
+files = [Path("config/config.yaml"), *workflow.overwrite_configfiles] if MAIN else []
 if MAIN:
-    where = "config/config.yaml, --configfile or --config"
+    where = "--config"
 else:  # by its prefix, since a module does not know the name that the workflow gives it
     prefix = workflow.modifier.path_modifier.prefix
     where = f"the config of the module with prefix {prefix!r}" if prefix else "the config of the module"
-if found := settings.problems(config, others):
-    raise WorkflowError(*(f"{where}: {problem}" for problem in found))
+if not OF_THE_BUILD and (found := located_problems(config, files, where, others)):
+    raise WorkflowError(*found)
 # Snakemake puts the prefix of a module before the paths that it is handed.
 PREFIX = workflow.modifier.path_modifier
 RESULTS = PREFIX.replace_prefix(settings.RESULTS.default)
@@ -54,7 +58,8 @@ if trials := settings.TRIALS.value:
 # Every step reads the settings from its environment. As params, they would cause a rerun for each recipe or machine that
 # shares the result.
 try:
-    settings.pass_on(configured, RESULTS, vars(workflow).setdefault("herdbook_settings", {}))
+    if not OF_THE_BUILD:
+        settings.pass_on(configured, RESULTS, vars(workflow).setdefault("herdbook_settings", {}))
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 # The environment is that of all modules, so the steps of each are given what is its own.
@@ -189,6 +194,15 @@ ANY = SimpleNamespace(id="{id}")
 def made_by(rule):
     """Return the files that all jobs of a rule make, for a target."""
     return [placed(path) for job in JOBS if job.rule == rule for path in job.outputs]
+
+
+def part_of_recipe(rule, section):
+    """
+    Return what ``made_by`` returns, for a target. For a recipe without the section that asks for it, return a file that nothing
+    makes, and whose name says so: Snakemake refuses the target with it, and would else make nothing, in silence.
+    """
+    recipe = str(PLAN.recipe_path).replace("{", "").replace("}", "")  # else it would have a wildcard
+    return made_by(rule) or [f"nothing to make: {recipe} has no `{section}`"]
 
 
 def missing_software():

@@ -9,11 +9,11 @@ rule models:
 
 rule evaluations:
     input:
-        made_by("evaluate"),
+        part_of_recipe("evaluate", "evaluate"),
     localrule: True
 
 
 rule quantized:
     input:
-        made_by("quantize"),
+        part_of_recipe("quantize", "quantize"),
     localrule: True

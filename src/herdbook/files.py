@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -165,6 +166,33 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_writer(path) as file:
         file.write(text.encode())
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a file that the user named, as UTF-8. Links are followed, and what is there keeps its kind.
+
+    A file is replaced atomically. A device or a pipe is written to: a file renamed to its path would take its place for all
+    programs. So is what standard output or error goes to.
+
+    Raises:
+        OSError: If it is a folder, or cannot be written.
+    """
+    if not path.exists():
+        write_text(Path(os.path.realpath(path)), text)
+        return
+    found = path.stat()
+    for number in (1, 2):
+        with suppress(OSError):  # it is closed
+            if os.path.samestat(found, os.fstat(number)):
+                # opened anew, a file would be written from its beginning
+                with os.fdopen(os.dup(number), "wb") as file:
+                    file.write(text.encode())
+                return
+    if stat.S_ISREG(found.st_mode):
+        write_text(path.resolve(), text)
+    else:
+        with path.open("wb") as file:
+            file.write(text.encode())
 
 
 def dump_json(value: Any) -> str:

@@ -250,6 +250,11 @@ def pass_on(config: Mapping[str, Any], results: str, of_machine: dict[str, str])
             )
 
 
+def are_set() -> bool:
+    """Return whether all settings are set in the environment, as they are in the jobs of a build."""
+    return all(one.variable in os.environ for one in SETTINGS)
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of ``config/config.yaml``, for editors. It accepts all settings in which ``problems`` finds nothing."""
     properties = {

@@ -1,5 +1,6 @@
 """Builders who lie in the header of a GGUF: each entry is changed, the rest derived from that and signed, and it is caught."""
 
+import os
 import re
 import shutil
 
@@ -7,6 +8,7 @@ import pytest
 from gguf.constants import GGUFValueType
 from pytest_local_hub import LocalHub, client
 
+from herdbook.layout import OUTSIDE_SUMS
 from herdbook.release.finding import Outcome
 from herdbook.steps.card.step import render_card
 from herdbook.verify.facts import GGUF
@@ -179,3 +181,33 @@ def test_what_is_unproven_is_listed(made):
     assert any("how GGUF files split text" in each and "see level rebuild" in each for each in left)
     listed = [field for fact in FACTS if fact.file == GGUF for field in fact.fields]
     assert sorted(listed) == sorted(["tensors", *(row.key for row in ROWS)])
+
+
+@pytest.mark.parametrize("how", ["renamed", "removed"])
+def test_a_file_that_is_missing_says_nothing_else(folder, how):
+    """Of who downloads one of the files, or gives it another name: one failure, and what could not be checked."""
+    (gone,) = folder.glob("*.Q8_0.gguf")
+    gone.rename(folder / "mine.gguf") if how == "renamed" else gone.unlink()
+    found = findings(folder)
+    failed = {(one.check, one.subject) for one in found if one.outcome is Outcome.FAILED}
+    assert failed == {("sums", gone.name)} | ({("unlisted", "mine.gguf")} if how == "renamed" else set())
+    unread = {(one.check, one.subject, one.detail) for one in found if one.outcome is Outcome.UNVERIFIED}
+    detail = "could not be checked: the file is missing (see sums)"
+    assert unread == {(check, gone.name, detail) for check in ("gguf headers", "results")}
+    # the other one is checked as ever
+    assert [one.subject for one in found if one.check == "gguf headers" and one.outcome is Outcome.PASSED]
+
+
+def test_any_file_may_be_missing(made, tmp_path):
+    """Each by itself: the checksums find it, and no other check fails, since nothing else is known to be wrong."""
+    for path in sorted(made[0].rglob("*")):
+        name = path.relative_to(made[0]).as_posix()
+        if path.is_dir() or name in OUTSIDE_SUMS:
+            continue
+        copy = shutil.copytree(made[0], tmp_path / "copy", copy_function=os.link)
+        (copy / name).unlink()
+        found = findings(copy)
+        failed = {(one.check, one.subject) for one in found if one.outcome is Outcome.FAILED}
+        assert failed == {("sums", name)}, name
+        assert not [one for one in found if "Error(" in one.detail], name
+        shutil.rmtree(copy)

@@ -13,7 +13,7 @@ from pytest_local_hub import Blob
 
 from herdbook.cli.main import main
 from herdbook.errors import StepError, VerificationError
-from herdbook.publish import local
+from herdbook.publish import local, step
 from herdbook.settings import SIGNING_KEY
 from herdbook.signing import keys
 from herdbook.signing.bundle import read
@@ -88,22 +88,32 @@ def test_again_after_others_have_added_something_is_still_that_commit(hub, tmp_p
     release = dummy_release.write(tmp_path, publish={"tag": "v1.0"})
     first = publish(release)
     hub.commit(REPO, {"NOTES.md": b"by hand"})
-    before = snapshot(hub)
-    assert publish(release) == first
+    before, said = snapshot(hub), []
+    assert publish(release, said) == first
     assert snapshot(hub) == before
+    assert said[0].startswith(f"warning: {REPO}: contains NOTES.md, not of this release")
 
 
 def test_a_new_version_replaces_its_own_and_keeps_the_rest(hub, tmp_path):
     hub.add_repo(REPO, {".gitattributes": b"x", "samples/one.png": b"by hand", "README.md": b"an early card"})
     old = {"old.json": b"1", "edited.json": b"1", "big.gguf": b"2", "provenance/records/gone.json": b"{}"}
     first = publish(dummy_release.write(tmp_path / "1", publish={"tag": "v1"}, files=old))
-    hub.commit(REPO, {"edited.json": b"by hand"})
-    head = hub.repos[REPO].branches["main"]
     release = dummy_release.write(
         tmp_path / "2", publish={"tag": "v2"}, files={"new.json": b"1"}, weights=b"others"
     )
+    # what a release does not list fails its verification; what somebody edited is never deleted
+    others = {"edited.json": b"by hand", "old.gguf": b"by hand"}
+    hub.commit(REPO, others)
+    before = snapshot(hub)
+    refusal = "contains edited.json, old.gguf, not of this release"
+    with pytest.raises(StepError, match=refusal):
+        publish(release)
+    assert refusal in step.preview(release, REPO)[1][0]
+    assert snapshot(hub) == before
+    hub.commit(REPO, dict.fromkeys(others))
+    head = hub.repos[REPO].branches["main"]
     second = publish(release)
-    kept = {".gitattributes": b"x", "samples/one.png": b"by hand", "edited.json": b"by hand"}
+    kept = {".gitattributes": b"x", "samples/one.png": b"by hand"}
     held = at(hub, second.commit)
     assert set(held) == set(contents(release.folder)) | set(kept)
     assert all(held[name] == content for name, content in kept.items())
@@ -142,11 +152,19 @@ def dry(release, capsys, *arguments):
     return status, capsys.readouterr().out
 
 
+def test_a_card_that_names_another_repository_is_noted(hub, tmp_path, capsys):
+    release = dummy_release.write(tmp_path, repo="keeper/named")
+    note = f"note: the card and its commands name keeper/named, as the recipe does, and not {REPO}"
+    assert note in dry(release, capsys)[1]
+    main(["publish", "--release", str(release.folder), "--repo", "keeper/named", "--dry-run"])
+    assert "note: the card" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "new version"])
 def test_a_dry_run_shows_the_exact_commit_and_writes_nothing(hub, tmp_path, capsys, monkeypatch, fresh):
     if not fresh:
         publish(dummy_release.write(tmp_path / "1", files={"old.json": b"1", "big.gguf": b"2"}))
-        hub.commit(REPO, {"NOTES.md": b"by hand"})
+        hub.commit(REPO, {"photo.png": b"by hand"})
     release = dummy_release.write(
         tmp_path / "2", publish={"tag": "v2"}, files={"new.json": b"1"}, weights=b"new"
     )

@@ -125,6 +125,9 @@ def test_keys_that_cannot_be_used(tmp_path):
     path.chmod(0o640)
     with pytest.raises(StepError, match="other users may read it"):
         keys.load_private(path)
+    with pytest.raises(StepError, match="is a private key"):
+        keys.load_public(path)
+    path.write_bytes(b"rubbish")
     with pytest.raises(StepError, match="not a public key"):
         keys.load_public(path)
 

@@ -397,6 +397,35 @@ def test_gated_stays_out_of_a_bucket_unless_the_setting_names_it(
     assert bucket.withheld(free) == folder.withheld(gated) == ()
 
 
+@pytest.mark.parametrize(
+    "place", ["gs://lab/herd", "s3:/lab/herd", "S3://lab/herd", "https://lab.example/herd"]
+)
+def test_a_place_of_another_kind_is_not_taken_for_a_folder(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(CacheError, match=rf"{place}: a cache is in a folder or in s3://bucket/prefix"):
+        configured(place)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ENDPOINT_URL", "127.0.0.1:5599"),
+        ("AWS_PROFILE", "nobody"),
+        ("AWS_CONFIG_FILE", "damaged"),
+        ("AWS_DEFAULT_REGION", "a b"),
+    ],
+)
+def test_wrong_settings_of_the_client_are_named(name, value, tmp_path, monkeypatch, server):
+    monkeypatch.chdir(tmp_path)
+    Path("damaged").write_text("[default\nx")
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    for one, given in (s3_server.environment(server) | {name: value}).items():
+        monkeypatch.setenv(one, given)
+    with pytest.raises(CacheError, match=r"s3://herd/x: the cache cannot be used: .*Check the bucket's name"):
+        configured("s3://herd/x").check()
+
+
 def test_a_setting_of_gated_repositories_that_means_nothing_is_refused(tmp_path, server, monkeypatch):
     monkeypatch.setenv("HERDBOOK_GATED", "llama")
     for name, value in s3_server.environment(server).items():
@@ -494,9 +523,14 @@ def test_healing_removes_the_same_damaged_file_from_results_and_release(plan, tm
     released.parent.mkdir(parents=True)
     os.link(one.files["shard"], released)
     (plan.layout.release_folder / "SHA256SUMS").write_text("")
+    for path in (plan.layout.verification, plan.layout.page):
+        path.write_text("passed")
     (entry,) = cache.entries()
     flip(cache, f"{entry.name}/{entry.files['shard'][0]}")
     (said,) = repair(cache, [entry], plan, {one.entry: one})
     assert "the same damaged file in the results" in said
     assert not one.files["shard"].exists()
     assert list(plan.layout.release_folder.iterdir()) == []
+    # the target `all` is the verification: with it, no build would be started
+    assert not plan.layout.verification.exists()
+    assert not plan.layout.page.exists()

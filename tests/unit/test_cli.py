@@ -145,11 +145,14 @@ def test_the_table_of_statuses_has_every_error():
         (["cache", "prune"], "pass --older-than, --keep-size or --not-used-by"),
         (["verify", "a/x", "--level", "all"], "'all' is not one of"),
         (["verify", "a/x", "--key", "absent"], "absent"),
+        (["verify", "a/x", "--key", str(ROOT / "README.md")], "README.md: is not a public key in PEM"),
         (
             ["verify", "results/nowhere/release"],
             "results/nowhere/release: is neither a folder nor owner/name",
         ),
         (["audit", "nowhere"], "nowhere: is neither a folder nor owner/name"),
+        (["verify", str(ROOT / "README.md")], "README.md: is a file. Name the release that it should be of"),
+        (["verify", "a/x", "--of", "a/y"], "a/x: --of is for one file of a release"),
         (["audit", "a/x", "--gguf", "./nowhere"], "./nowhere: is neither a folder nor owner/name"),
         (["export", "ro-crate", "nowhere", "--to", "c", "--published", "2026-01-02"], "is neither a folder"),
         (["attest", "--key", "x", "--keyless"], "exclude each other"),
@@ -166,6 +169,30 @@ def test_wrong_usage_is_2_and_shows_how(capsys, arguments, message):
     assert message in shown.err
     assert "--help" in shown.err
     assert "Traceback" not in shown.err
+
+
+def test_a_private_key_in_place_of_the_public_one_is_wrong_usage(tmp_path, capsys):
+    assert run("key", str(tmp_path / "mine.key")) == 0
+    for there, message in (
+        (True, f"did you mean {tmp_path / 'mine.key'}.pub?"),
+        (False, "in a file of its own"),
+    ):
+        if not there:
+            (tmp_path / "mine.key.pub").unlink()
+        assert run("verify", str(tmp_path), "--key", str(tmp_path / "mine.key")) == 2
+        shown = capsys.readouterr().err
+        assert "mine.key: is a private key" in shown
+        assert message in shown
+
+
+@pytest.mark.parametrize("command", [["audit"], ["card"], ["compare", "a/b"]])
+def test_a_file_is_not_taken_for_a_repository(command, tmp_path, monkeypatch, capsys):
+    """Its path has the form of owner/name, and would be sent to the Hub."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g/Tiny.Q8_0.gguf").write_bytes(b"GGUF")
+    assert run(*command, "g/Tiny.Q8_0.gguf") in {2, 9}
+    assert "g/Tiny.Q8_0.gguf: is a file; name the folder that it is in" in capsys.readouterr().err
 
 
 def test_keyless_may_replace_a_configured_key(recipe, monkeypatch, capsys):

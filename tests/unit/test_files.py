@@ -22,6 +22,7 @@ from herdbook.files import (
     remove_abandoned,
     scratch,
     sha256_file,
+    write_output,
     write_text,
     written_meanwhile,
 )
@@ -98,6 +99,42 @@ def test_link_is_replaced_and_never_written_through(tmp_path):
     write_text(path, "new")
     assert target.read_text() == "precious"
     assert not path.is_symlink()
+
+
+def test_what_the_user_names_is_followed_and_keeps_its_kind(tmp_path):
+    """A named pipe stands for devices: none of the machine is put at risk by a test that root may run."""
+    target, link = tmp_path / "elsewhere/target", tmp_path / "link"
+    link.symlink_to(target)  # which does not exist yet
+    for text in ("first", "second"):
+        write_output(link, text)
+        assert (link.readlink(), target.read_text()) == (target, text)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_output(pipe, "piped")
+        assert os.read(read, 100) == b"piped"
+    finally:
+        os.close(read)
+    assert pipe.is_fifo()
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("to", ["pipe", "file"])
+def test_standard_output_can_be_named(tmp_path, to):
+    """It is what /dev/stdout leads to, whose name a test of root's could replace."""
+    script = (
+        "import pathlib\nfrom herdbook.files import write_output\nprint('before', flush=True)\n"
+        "write_output(pathlib.Path('/proc/self/fd/1'), 'named\\n')\nprint('after', flush=True)"
+    )
+    command = [sys.executable, "-c", script]
+    if to == "pipe":
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    else:
+        with (tmp_path / "log").open("w") as log:
+            subprocess.run(command, check=True, stdout=log)
+        said = (tmp_path / "log").read_text()
+    assert said == "before\nnamed\nafter\n"
 
 
 def test_mode_follows_the_umask(tmp_path):

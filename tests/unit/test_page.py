@@ -5,6 +5,7 @@ import hashlib
 import html.parser
 import importlib.util
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from herdbook.files import write_json
 from herdbook.layout import LINEAGE, Layout
@@ -196,6 +198,18 @@ def test_a_job_notes_what_it_took(folder, tmp_path):
     for damaged in ("{", "[]", '{"key": 1}', noted.read_text().replace('"gpus": 1', '"gpus": "x"')):
         noted.write_text(damaged)
         assert not [one for one in spent(plan, tmp_path)["laser"] if one]
+
+
+def test_the_head_says_what_it_is_and_who_signed(folder, page):
+    head = page.partition("</header>")[0]
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "np") as file:
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    assert f"{count:,} parameters; license: " in head
+    assert "made from base, other." in head
+    assert f"checks that {levels.LEVELS['claims'][0].proves}" in head
+    assert "Signature: nothing is signed, so its author is not proven." in head
 
 
 def test_a_damaged_release_has_a_page_that_says_so(folder, tmp_path):

@@ -92,3 +92,16 @@ def test_on_the_cpu_nothing_asks_for_a_gpu(tmp_path, monkeypatch):
     site.write_text(yaml.safe_dump({**SITE, "device": "cpu"}), encoding="utf-8")
     monkeypatch.setenv("HERDBOOK_CLUSTER", str(site))
     assert not settings("slurm").set_resources
+
+
+@pytest.mark.parametrize("text", ["account lab\n", "- account: lab\n"])
+def test_a_cluster_s_file_that_is_no_mapping_is_named(text, tmp_path, monkeypatch, capsys):
+    site = tmp_path / "site.yaml"
+    site.write_text(text, encoding="utf-8")
+    monkeypatch.setenv("HERDBOOK_CLUSTER", str(site))
+    with pytest.raises(SystemExit) as ended:
+        settings("slurm")
+    assert (
+        f"{site}: is not a mapping of settings, with lines such as `account: lab`"
+        in str(ended.value) + capsys.readouterr().err
+    )

@@ -116,11 +116,52 @@ def test_comparisons_follow_from_samples_only_where_these_are_released(section, 
     assert [each.rpartition("(")[2].rstrip(")") for each in found] == expected
 
 
-def test_a_level_ends_with_what_is_unproven():
+def test_what_is_unproven_is_counted_once_and_listed_on_demand():
+    """By hand: of five statements, two are asserted, two are of one level, and one depends on an option."""
     level, _ = levels.LEVELS["claims"]
     finding = Finding(
         "claims", "unsigned", "x", Outcome.PASSED, "nothing is signed, so its author is not proven"
     )
-    text = report.level_text(levels.LevelResult(level, (finding,), 0, 0.0, ("a", "b")))
-    assert "unproven at this level: a; b" in text
+    statements = (
+        "one (asserted)",
+        "a two (b) (see level upstream)",
+        "three (see level upstream)",
+        "four (asserted)",
+        "who signed it (pass --key or --identity)",
+    )
+    result = levels.LevelResult(level, (finding,), 0, 0.0, statements)
+    text = report.level_text(result)
+    assert "proven:" not in text
     assert "ok         signature" not in text
+    short = report.unproven_text(result)
+    assert short == (
+        "not proven: 5 statements of the release: 2 asserted by its builder, which no level proves; 2 left to the level upstream; "
+        "who signed it (pass --key or --identity). --verbose lists them"
+    )
+    assert report.unproven_text(result, every=True).split("\n")[1:] == [f"  {each}" for each in statements]
+    assert report.unproven_text(levels.LevelResult(level, (finding,), 0, 0.0)) == ""
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_who_signed_is_never_folded(wrong):
+    """A count of signatures says nothing: only the reader can tell whether the key is the right one."""
+    signed = Finding(
+        "claims",
+        "signature",
+        "model.sig",
+        Outcome.PASSED,
+        "signs all 3 files, by the key ..., fingerprint abc",
+    )
+    other = Finding(
+        "claims", "signature", "claims.jsonl line 1", Outcome.FAILED if wrong else Outcome.PASSED, "is"
+    )
+    lines = report.level_text(levels.LevelResult(levels.LEVELS["claims"][0], (signed, other), 0, 0.0)).split(
+        "\n"
+    )
+    assert [each for each in lines if "fingerprint abc" in each] == [
+        f"               model.sig: {signed.detail}"
+    ]
+    every = report.level_text(
+        levels.LevelResult(levels.LEVELS["claims"][0], (signed, other), 0, 0.0), every=True
+    )
+    assert ("claims.jsonl line 1: is" in every) is True

@@ -397,13 +397,25 @@ def test_a_new_version_to_a_folder(tmp_path):
     folder.publish(
         dummy_release.write(tmp_path / "1", files={"deep/er/old.json": b"1", "same.json": b"2"}), place
     )
-    (place / "NOTES.md").write_text("mine")
+    (place / "photo.png").write_text("mine")
     release = dummy_release.write(tmp_path / "2", files={"same.json": b"2"}, weights=b"others")
     kept = (place / "same.json").stat().st_ino
     folder.publish(release, place)
-    assert held(place) == contents(release) | {"NOTES.md": b"mine"}
+    assert held(place) == contents(release) | {"photo.png": b"mine"}
     assert not (place / "deep").exists()
     assert (place / "same.json").stat().st_ino == kept
+
+
+def test_a_folder_with_what_a_verification_rejects_is_refused_as_it_is(tmp_path):
+    place = tmp_path / "usb"
+    place.mkdir()
+    (place / "old.gguf").write_bytes(b"by hand")
+    (place / "photo.png").write_bytes(b"by hand")
+    release = dummy_release.write(tmp_path / "1")
+    with pytest.raises(StepError, match=f"{place}: contains old.gguf, not of this release") as caught:
+        folder.publish(release, place)
+    assert "photo.png" not in str(caught.value)
+    assert held(place) == {"old.gguf": b"by hand", "photo.png": b"by hand"}
 
 
 @pytest.mark.parametrize("step", ["replace", "unlink"])
@@ -413,7 +425,7 @@ def test_killed_at_any_step_to_a_folder_it_goes_on(tmp_path, monkeypatch, step):
     release = dummy_release.write(tmp_path / "2", files={"new.json": b"1"}, weights=b"others")
     place, count, real = tmp_path / "usb", 0, getattr(Path, step)
     folder.publish(first, place)
-    (place / "NOTES.md").write_text("mine")
+    (place / "photo.png").write_text("mine")
     written = len(folder.preview(release, place)[0].written)
     while True:
         left = count
@@ -434,9 +446,9 @@ def test_killed_at_any_step_to_a_folder_it_goes_on(tmp_path, monkeypatch, step):
         finally:
             monkeypatch.setattr(Path, step, real)
         folder.publish(release, place)
-        assert held(place) == contents(release) | {"NOTES.md": b"mine"}
+        assert held(place) == contents(release) | {"photo.png": b"mine"}
         folder.publish(first, place)
-        assert held(place) == contents(first) | {"NOTES.md": b"mine"}
+        assert held(place) == contents(first) | {"photo.png": b"mine"}
     assert count == {"replace": 2 * written, "unlink": 1}[step]
 
 
@@ -464,7 +476,7 @@ def test_a_folder_that_cannot_be_the_place(tmp_path, monkeypatch):
     with pytest.raises(StepError, match="leads out"):
         folder.publish(nested, tmp_path / "usb")
     assert not any((tmp_path / "away").iterdir())
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3, total=9))
     with pytest.raises(StepError, match="3 are free"):
         folder.publish(release, tmp_path / "full")
     assert not (tmp_path / "full").exists()

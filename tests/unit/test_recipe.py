@@ -7,7 +7,9 @@ import pytest
 
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
+from herdbook.recipe.forms import in_words
 from herdbook.recipe.hub_values import LANGUAGES
+from herdbook.recipe.laser import MATRIX_PATTERN
 
 GOOD = """
 models:
@@ -42,6 +44,38 @@ def test_good_recipe():
 def test_one_fault_of_a_mixture_is_told_in_one_line():
     (line,) = problems(GOOD.replace("prompts: [one]", "prompts: one"))
     assert line == "r.yaml: models.mix.moe.experts.0.prompts: input should be a valid list (found 'one')"
+
+
+def patterns(schema):
+    """Return the regular expressions in a schema that texts must match."""
+    if isinstance(schema, dict):
+        own = {schema["pattern"]} if isinstance(schema.get("pattern"), str) else set()
+        return own.union(*map(patterns, schema.values()))
+    return set().union(*map(patterns, schema)) if isinstance(schema, list) else set()
+
+
+def test_no_regular_expression_is_shown_to_a_person():
+    matrix = {MATRIX_PATTERN}  # which has a message of its own
+    for pattern in patterns(recipes.json_schema()) - matrix:
+        assert in_words({"type": "string_pattern_mismatch", "input": "!", "ctx": {"pattern": pattern}}), (
+            pattern
+        )
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            "publish: {tag: v 1}",
+            "publish.tag: 'v 1' is not a name of letters, digits, '.', '_' and '-', of which",
+        ),
+        ("publish: {gguf_repo: tiny}", "publish.gguf_repo: 'tiny' is not owner/name of a repository"),
+        ("shard_size: 5 GB", "shard_size: '5 GB' is not a size such as 5GB"),
+        ("quantize: {methods: [Q8_0], split: 0MB}", "quantize.split: '0MB' is not a size such as 5GB"),
+    ],
+)
+def test_a_text_of_another_form_is_told_in_words(section, message):
+    assert any(message in line for line in problems(f"{GOOD}{section}\n"))
 
 
 def test_licenses_and_languages_are_kept_as_they_are_written():
@@ -79,7 +113,7 @@ def test_all_problems_at_once_each_with_file_and_key():
     assert "r.yaml: release.license: missing" in lines
     assert any("models.tuned.onto: unknown key" in line for line in lines)
     assert any("models.tuned.on: missing" in line for line in lines)
-    assert any("models.cut.rank" in line and "less than or equal to 1" in line for line in lines)
+    assert any("models.cut.rank" in line and "at most 1" in line for line in lines)
     assert len(lines) == 5
 
 

@@ -13,11 +13,12 @@ from herdbook.files import sha256_file
 from herdbook.layout import CLAIMS, OUTSIDE_SUMS, SUMS
 from herdbook.plan import parsed
 from herdbook.plan.release import contents
+from herdbook.release.finding import Outcome
 from herdbook.steps.card.step import render_card
 from herdbook.verify import levels
 from support import tiny
 from support.project import Project
-from support.verification import failures
+from support.verification import failures, findings
 
 MODELS = {
     "base": {"folder": "base"},
@@ -249,3 +250,48 @@ def test_statuses_of_the_command_line(tmp_path, capsys, monkeypatch, folder):
     seen = capsys.readouterr().out
     assert "internal error of the verifier (ZeroDivisionError" in seen
     assert "Please report it" in seen
+
+
+def test_an_edited_file_is_one_finding(folder):
+    """Of who adapts the checksums, and nothing else: the claims name the file, with its digest as they state it."""
+    before = sha256_file(folder / "README.md")
+    with (folder / "README.md").open("a", encoding="utf-8") as file:
+        file.write("and more\n")
+    sums = (folder / SUMS).read_text(encoding="utf-8")
+    after = sha256_file(folder / "README.md")
+    (folder / SUMS).write_text(sums.replace(before, after), encoding="utf-8")
+    (found,) = [one for one in findings(folder) if one.outcome is not Outcome.PASSED]
+    assert (found.check, found.subject, found.file) == ("claims", "README.md", "README.md")
+    assert (found.expected, found.found) == (before, after)
+
+
+def test_what_is_no_release_is_told_once_with_what_else_there_is(tmp_path, capsys):
+    assert main(["verify", str(tmp_path)]) == 8
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if "FAIL" in line and "is not a release" in line]
+    assert line.count("is not a release of Herdbook") == 1
+    assert f"release: {tmp_path}: is not" in line
+    assert f"herdbook audit {tmp_path}" in line
+
+
+@pytest.mark.parametrize("how", ["as it is", "renamed", "edited"])
+def test_one_file_is_verified_by_its_content(plan, tmp_path, capsys, how):
+    folder = plan.layout.release_folder
+    weights = next(folder.glob("*.safetensors"))
+    mine = tmp_path / ("mine.bin" if how == "renamed" else weights.name)
+    shutil.copy(weights, mine)
+    if how == "edited":
+        with mine.open("r+b") as file:
+            file.seek(-1, 2)
+            file.write(b"!")
+    status = main(["verify", str(mine), "--of", str(folder), "--json", str(tmp_path / "r.json")])
+    (level, *_) = json.loads((tmp_path / "r.json").read_text())["levels"]
+    one = next(one for one in level["findings"] if one["check"] == "this file")
+    assert one["found"] == sha256_file(mine)
+    if how == "edited":
+        assert status == 8
+        assert one["expected"] == sha256_file(weights)
+        assert f"FAIL       this file: {mine}: is no file of {folder}" in capsys.readouterr().out
+    else:
+        assert status == 0
+        assert f"{mine}: is {weights.name} of {folder}, byte for byte" in capsys.readouterr().out

@@ -74,7 +74,7 @@ def test_a_missing_program_stops_what_needs_it_before_anything_runs(project):
 )  # fmt: skip
 def test_a_setting_that_is_not_understood_stops_before_anything_runs(project, setting, message):
     said = failure(project, "--config", setting)
-    assert f"config/config.yaml, --configfile or --config: {message}" in said
+    assert f"--config: {message}" in said
     assert not project.results.exists()
 
 
@@ -95,7 +95,34 @@ def test_a_cluster_s_file_may_have_the_keys_of_its_profile(project):
     site.write_text(keys, encoding="utf-8")
     project.snakemake("--dry-run", "--configfile", str(site))
     site.write_text("acount: lab\n", encoding="utf-8")
-    assert "acount: unknown setting; did you mean 'account'?" in failure(project, "--configfile", str(site))
+    said = failure(project, "--configfile", str(site))
+    assert f"{site}: acount: unknown setting; did you mean 'account'?" in said
+
+
+def test_a_typo_in_the_settings_is_told_with_its_file(project):
+    file = project.root / "config/config.yaml"
+    file.write_text(f"{file.read_text(encoding='utf-8')}cach: /shared\n", encoding="utf-8")
+    assert "config/config.yaml: cach: unknown setting; did you mean 'cache'?" in failure(project)
+
+
+def test_settings_that_are_edited_during_a_build_are_those_of_the_next(project):
+    """Jobs take those that the build was started with."""
+    file = project.root / "config/config.yaml"
+    step = project.root / "edit.smk"  # a job of its own, which all others await
+    step.write_text(
+        "include: 'Snakefile'\n\nonstart:\n    open('config/config.yaml', 'a').write('cach: x\\n')\n",
+        encoding="utf-8",
+    )
+    done = project.snakemake("--snakefile", str(step), "all", check=False)
+    assert "cach: x" in file.read_text(encoding="utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "config/config.yaml: cach: unknown setting" in failure(project)
+
+
+@pytest.mark.parametrize(("target", "section"), [("quantized", "quantize"), ("evaluations", "evaluate")])
+def test_a_target_that_the_recipe_does_not_have_is_refused(project, target, section):
+    said = failure(project, target, "-n")
+    assert f"nothing to make: config/tiny.yaml has no `{section}`" in said
 
 
 @pytest.mark.parametrize("name", ["a{key}.yaml", "a{.yaml"])

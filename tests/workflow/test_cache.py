@@ -215,6 +215,18 @@ def test_two_at_once_a_kill_and_a_flipped_bit(in_folder):
     assert sums(third) == sums(projects[1])
     assert json.loads((third.results / "Tiny/verification.json").read_text())["outcome"] == "passed"
 
+    # A finished release with a damaged file, in the cache as well: what removes both has the next build make them again.
+    # (Larger files are hard links of the cache's; these are copies.)
+    shard = next((third.results / "shards").glob("mix.routers-*.safetensors"))
+    for damaged in (path, shard):
+        with damaged.open("r+b") as file:
+            file.write(bytes([damaged.read_bytes()[0] ^ 1]))
+    said = third.herdbook("cache", "verify").stdout
+    assert "the same damaged file in the results; run the build again" in said
+    assert not (third.results / "Tiny/release/SHA256SUMS").exists()
+    assert shards_made(step for step in third.run() if step[0] != "restore") == {"mix.routers"}
+    assert sums(third) == sums(projects[1])
+
 
 def test_a_cache_that_cannot_be_used_is_found_before_anything_runs(tmp_path):
     project = Project(tmp_path)
@@ -223,6 +235,7 @@ def test_a_cache_that_cannot_be_used_is_found_before_anything_runs(tmp_path):
     tiny.lock(project.recipe)
     for place, message in {
         "absent": "absent: the cache's folder does not exist",
+        "gs://lab/herd": "gs://lab/herd: a cache is in a folder or in s3://bucket/prefix",
         "/proc/self": "is not writable",
     }.items():
         done = project.snakemake("--config", f"cache={place}", check=False)

@@ -16,7 +16,7 @@ from herdbook.audit.recomputation import Recomputation
 from herdbook.errors import HerdbookError
 from herdbook.humanize import joined
 from herdbook.plan.operation import MergeTensors
-from herdbook.progress import track
+from herdbook.progress import say, track
 from herdbook.recipe import Merge
 from herdbook.release.finding import Check
 from herdbook.verify.ahead import in_order
@@ -222,6 +222,8 @@ class DenseComparison:
         if to_bytes(found) == to_bytes(result):
             outcomes.equal.add(name)
             return
+        if name in outcomes.wrong:
+            return
         if self.recomputation.is_lined_up(name):
             outcomes.reordered.add(name)
             return
@@ -236,8 +238,11 @@ class DenseComparison:
                 outcomes.drawn.add(name)
             return
         closeness = difference.closeness
-        if problem := difference.beyond_roundings():
-            outcomes.wrong.setdefault(name, problem)
+        # What all are instead is shown by the first ones; to find it out takes longer than the comparison.
+        if problem := difference.beyond_roundings(explain=len(outcomes.wrong) < MOST_SHOWN):
+            if not outcomes.wrong:
+                say(f"{name}: {problem}; the comparison goes on")
+            outcomes.wrong[name] = problem
         elif name in outcomes.near:
             outcomes.near[name].merge(closeness)
         else:
@@ -283,11 +288,11 @@ class DenseComparison:
                 f"{methods}: each number is what dropping or keeping elements of the task vectors gives, and as many are kept as "
                 "the densities state",
             )
-        for name, problem in islice(sorted(outcomes.wrong.items()), MOST_SHOWN):
+        shown = sorted(islice(outcomes.wrong.items(), MOST_SHOWN))  # the first ones, which are explained
+        for name, problem in shown:
             piece = self.merge.pieces[name]
             yield MADE.failed(name, problem, file=piece.file, tensor=piece.tensor)
-        if len(outcomes.wrong) > MOST_SHOWN:
-            rest = sorted(outcomes.wrong)[MOST_SHOWN:]
+        if rest := sorted(outcomes.wrong.keys() - dict(shown).keys()):
             yield MADE.failed(f"{len(rest)} more tensors", f"differ, such as {rest[0]}")
         by_reason: dict[str, list[str]] = defaultdict(list)
         for name, error in outcomes.errors.items():

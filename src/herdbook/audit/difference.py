@@ -86,24 +86,30 @@ class Difference:
             f"{outcome.densities[worst]:.4f} of them"
         )
 
-    def beyond_roundings(self) -> str:
-        """Return what is wrong with the numbers of a merge; empty if they may differ by roundings alone."""
+    def beyond_roundings(self, *, explain: bool = True) -> str:
+        """Return what is wrong with the numbers of a merge; empty if they may differ by roundings alone.
+
+        Args:
+            explain: Whether to look for what the numbers are instead, which recomputes them many times.
+        """
         assert self.computed.operation  # noqa: S101 - only merges are compared so
         closeness = self.closeness
         few = closeness.outliers <= MOST_TIES * closeness.count
         ties = self.computed.operation.method in RANKING and few
         if closeness.outliers and not ties:
-            return self._explained(f"{closeness.outliers:,} of them by more than roundings do")
+            return self._problem(f"{closeness.outliers:,} of them by more than roundings do", explain=explain)
         if closeness.is_rounded or (ties and closeness.outliers and not closeness.systematic()):
             return ""
         along = "or along the models' differences"
-        return self._explained(f"by {closeness.ratio:.3g} times as much as roundings, {along}")
+        return self._problem(f"by {closeness.ratio:.3g} times as much as roundings, {along}", explain=explain)
 
-    def _explained(self, problem: str) -> str:
-        """Return a problem with what the numbers are instead, as far as that can be found out."""
+    def _problem(self, problem: str, *, explain: bool) -> str:
+        """Return a problem, and what the numbers are instead, as far as that can be found out."""
         computed, found, closeness = self.computed, self.found, self.closeness
         assert computed.operation  # noqa: S101 - only merges are explained
         text = f"{closeness.differing:,} of {closeness.count:,} numbers differ, {problem}"
+        if not explain:
+            return text
         for title, numbers in zip(self._inputs, computed.inputs, strict=True):
             if numbers.shape == found.shape and bool((numbers.to(found.dtype) == found).all()):
                 return f"{text}. They are those of {title} alone"

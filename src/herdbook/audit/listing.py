@@ -11,7 +11,7 @@ from herdbook.audit.audit import Audit
 from herdbook.audit.level import UNPROVEN
 from herdbook.errors import VerificationError
 from herdbook.escape import code, md
-from herdbook.files import write_text
+from herdbook.files import write_output, write_text
 from herdbook.release.finding import Outcome
 from herdbook.verify import report
 
@@ -74,9 +74,9 @@ def audit_all(names_path: Path, page: Path, options: Options, say: Callable[[str
         with kept_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(kept[name], ensure_ascii=False) + "\n")
         say(f"{number}/{len(names)} {name}: {kept[name]['outcome']}")
-        write_text(page, as_page([kept[one] for one in names if one in kept], len(names)))
+        write_output(page, as_page([kept[one] for one in names if one in kept], len(names)))
     results = [kept[name] for name in names]
-    write_text(page, as_page(results, len(names)))
+    write_output(page, as_page(results, len(names)))
     return next(worst for worst in WORST if any(one["outcome"] == worst for one in results))
 
 

@@ -16,6 +16,7 @@ entry names those of the first build.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 ENTRY = "entry.json"
 USES, SPENT = "uses", "spent"
 PLACES = ("open", "gated")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 DAY_S = 86400
 LEFT_OVER_S = DAY_S  # a file without an entry that is older than this does not belong to a running build
 
@@ -274,11 +276,13 @@ def configured(place: str | None = None) -> Cache | None:
         place: A folder, or ``s3://bucket/prefix`` (default: ``$HERDBOOK_CACHE``).
 
     Raises:
-        CacheError: If it is S3 and the client for S3 is not installed.
+        CacheError: If it is of neither form, or if it is S3 and the client for S3 is not installed.
     """
     place = place or CACHE.value
     if not place:
         return None
+    if _URL.match(place) and not place.startswith(SCHEME):
+        raise CacheError(f"{place}: a cache is in a folder or in s3://bucket/prefix, and this is neither")
     return Cache(S3Store(place) if place.startswith(SCHEME) else FolderStore(Path(place).expanduser()))
 
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from herdbook.files import sha256_file
 from herdbook.layout import SUMS
+from herdbook.plan.release import contents
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+    from pathlib import Path
 
     from herdbook.cache.cache import Cache, CacheEntry
     from herdbook.cache.product import Product
@@ -95,12 +97,27 @@ def _is_intact(entry: CacheEntry, product: Product) -> bool:
 
 
 def _forget(plan: Plan, product: Product) -> None:
-    """Remove a damaged result, and the hard links to it in the release, so that the next build rebuilds both."""
-    folders = [one.layout.release_folder for one in plan.editions]
-    released = [path for folder in folders for path in folder.glob("*") if path.is_file()]
-    for path in product.files.values():
-        for link in released:
-            if link.exists() and path.exists() and link.samefile(path):
-                link.unlink()
-                (link.parent / SUMS).unlink(missing_ok=True)
+    """Remove a damaged result, its hard links in releases, and what says of these releases that they are complete and verified.
+
+    Snakemake asks for the verification only. Without it, the next build makes result, release and verification again.
+    """
+    damaged = list(product.files.values())
+    real = {path.resolve() for path in damaged}
+    is_stale = False
+    for edition in plan.editions:
+        folder = edition.layout.release_folder
+        links = [path for path in folder.glob("*") if path.is_file() and _is_any(path, damaged)]
+        if links or not real.isdisjoint(path.resolve() for path in contents(edition).values()):
+            is_stale = True
+            for path in (*links, folder / SUMS):
+                path.unlink(missing_ok=True)
+    if is_stale:  # one job verifies all editions
+        for edition in plan.editions:
+            edition.layout.verification.unlink(missing_ok=True)
+            edition.layout.page.unlink(missing_ok=True)
+    for path in damaged:
         path.unlink(missing_ok=True)
+
+
+def _is_any(path: Path, others: Iterable[Path]) -> bool:
+    return any(other.exists() and path.samefile(other) for other in others)

@@ -55,7 +55,11 @@ class S3Store:
             max_pool_connections=2 * self.at_once,
         )
         with self._errors("creating the client"):
-            self._client = boto3.client("s3", config=config)
+            try:
+                self._client = boto3.client("s3", config=config)
+            # botocore's own checks of addresses, files and settings
+            except (ValueError, OSError, TypeError) as error:
+                raise CacheError(self._unusable(error, "creating the client")) from error
 
     def check(self) -> None:
         """Check that the bucket exists and is writable."""
@@ -175,10 +179,13 @@ class S3Store:
         try:
             yield
         except (Boto3Error, BotoCoreError, ClientError) as error:
-            raise CacheError(
-                f"{self.place}: the cache cannot be used: {error} ({what}). Check the bucket's name, "
-                "AWS_ENDPOINT_URL if it is not Amazon's, and your credentials; or remove `cache` from the configuration."
-            ) from error
+            raise CacheError(self._unusable(error, what)) from error
+
+    def _unusable(self, error: Exception, what: str) -> str:
+        return (
+            f"{self.place}: the cache cannot be used: {error} ({what}). Check the bucket's name, AWS_ENDPOINT_URL "
+            "(https://...) if it is not Amazon's, and your credentials; or remove `cache` from the configuration."
+        )
 
 
 def _code(error: Any) -> str:

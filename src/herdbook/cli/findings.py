@@ -48,13 +48,13 @@ class Reports:
     ) -> None:
         """Write the requested reports; those about a release name its digest."""
         from herdbook.cli.output import write_report
-        from herdbook.files import write_text
+        from herdbook.files import write_output
         from herdbook.verify import report
 
         if self.json:
             write_report(self.json, report.as_json(name, results, chosen, release))
         if self.junit:
-            write_text(self.junit, report.as_junit(name, results))
+            write_output(self.junit, report.as_junit(name, results))
         if self.summary:
             with self.summary.open("a", encoding="utf-8") as file:
                 file.write(report.as_markdown(name, results))

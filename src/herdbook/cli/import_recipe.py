@@ -57,10 +57,10 @@ def command(
     the recipe as a comment. If anything is wrong, all of it is printed with its
     line and key, nothing is written, and the exit status is 2.
     """
-    from herdbook.files import write_text
+    from herdbook.files import write_output
     from herdbook.importing import import_recipe, read_mapping
 
-    if output and output.exists() and not (force or check):
+    if output and output.is_file() and not (force or check):
         raise RecipeError("the file exists; pass --force to replace it", str(output))
     beside = output.parent if output else Path()
     imported = import_recipe(
@@ -73,6 +73,6 @@ def command(
     elif output is None:
         say(*imported.text.removesuffix("\n").split("\n"))
     else:
-        write_text(output, imported.text)
+        write_output(output, imported.text)
         say(output)
         say(f"next: herdbook lock {output}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,15 +51,44 @@ class _Place(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text, if it can be a place."""
-        from herdbook.release.subject import NEITHER, can_be_opened
+        from herdbook.release.subject import can_be_opened, why_not_opened
 
         text = str(value)
         if not can_be_opened(text):
-            self.fail(f"{text}: {NEITHER}", param, ctx)
+            self.fail(f"{text}: {why_not_opened(text)}", param, ctx)
         return text
 
 
+class _PlaceOrFile(_Place):
+    """The same, or a file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text, if it can be a place or is a file."""
+        return str(value) if Path(str(value)).is_file() else super().convert(value, param, ctx)
+
+
+class _PublicKey(click.Path):
+    """The file of a public key, which is read before anything else is done."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, exists=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, if it leads to a public key."""
+        from herdbook.errors import StepError
+        from herdbook.signing.keys import load_public
+
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        try:
+            load_public(path)
+        except StepError as error:
+            self.fail(str(error), param, ctx)
+        return path
+
+
 PLACE = _Place()
+PLACE_OR_FILE = _PlaceOrFile()
+PUBLIC_KEY = _PublicKey()
 
 recipe_if_needed = click.option(
     "--recipe",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from herdbook.files import dump_json, write_text
+from herdbook.files import dump_json, write_output
 from herdbook.visible import json_text
 
 if TYPE_CHECKING:
@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 
 def write_report(path: Path, value: Any) -> None:
-    """Write a report as JSON, atomically; what is not visible in the text of strangers is written as JSON's escapes."""
-    write_text(path, json_text(dump_json(value)))
+    """Write a report as JSON (see ``write_output``); what is not visible in the text of strangers is written as JSON's escapes."""
+    write_output(path, json_text(dump_json(value)))

@@ -70,6 +70,13 @@ def command(
         _to_folder(releases[0], to, dry_run=dry_run)
         return
     places = [(release, repo or release.release.repo) for release in releases]
+    for release, place in places:
+        named = release.release.repo
+        if place and named and place.lower() != named.lower():
+            say(
+                f"note: the card and its commands name {named}, as the recipe does, and not {place}: to change that, set the "
+                "repository in the recipe and rebuild"
+            )
     if dry_run or len(places) > 1:  # of two releases, neither is published if the other cannot be
         _check(places, shown=dry_run)
     if dry_run:

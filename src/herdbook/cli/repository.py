@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from herdbook.errors import RecipeError
-from herdbook.settings import SETTINGS, problems
+from herdbook.settings import SETTINGS, are_set, problems
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 FILE = Path("config/config.yaml")
 
@@ -34,9 +38,13 @@ class Group(Command, click.Group):
 def apply(path: Path = FILE) -> None:
     """Set the environment variables of the file's settings, unless they are set.
 
+    If all are, as in the jobs of a build, the file is not read: it may be edited while the build runs.
+
     Raises:
         RecipeError: If the file cannot be read, or contains anything but settings.
     """
+    if are_set():
+        return
     for variable, value in read(path).items():
         os.environ.setdefault(variable, value)
 
@@ -65,3 +73,34 @@ def read(path: Path = FILE) -> dict[str, str]:
     if found := problems(content):
         raise RecipeError(found, str(path))
     return {known[key]: str(value) for key, value in content.items() if value not in {None, ""}}
+
+
+def located_problems(
+    config: Mapping[str, Any], files: Sequence[Path], otherwise: str, others: Iterable[str] = ()
+) -> list[str]:
+    """Return what ``settings.problems`` returns, each with the file that sets the key.
+
+    Args:
+        config: The configuration.
+        files: The files that it was read from, of which a later one overrides an earlier one.
+        otherwise: What is named for a value that is in none of them.
+        others: See ``settings.problems``.
+    """
+    contents = [(file, _content(file)) for file in reversed(files)]
+    found = []
+    for key, value in config.items():
+        place = next(
+            (file for file, content in contents if key in content and content[key] == value), otherwise
+        )
+        found += [f"{place}: {problem}" for problem in problems({key: value}, others)]
+    return found
+
+
+def _content(file: Path) -> Mapping[Any, Any]:
+    from herdbook import yamlio
+
+    try:
+        content = yamlio.load(file.read_text(encoding="utf-8"), yamlio.PyYamlLoader)
+    except (OSError, UnicodeDecodeError, yamlio.YamlError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -72,7 +72,7 @@ def command(
     MODEL is a folder, a safetensors file, or owner/name[@revision] on the Hub.
     """
     from herdbook.cli.output import write_report
-    from herdbook.files import write_text
+    from herdbook.files import write_output
     from herdbook.steps.laser import spectrum as spectra
     from herdbook.steps.machine import devices
 
@@ -82,4 +82,4 @@ def command(
     if json:
         write_report(json, spectra.as_json(computed))
     if page:
-        write_text(page, spectra.as_page(model, computed))
+        write_output(page, spectra.as_page(model, computed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,11 +33,18 @@ LEVELS = {
         "herdbook verify owner/name --level equality --sample 500MB",
         "herdbook verify owner/name --not-before v1.2.0",
         "herdbook verify results/Mine-4x7B/release --key signing.pem.pub",
+        "herdbook verify Mine-4x7B.Q4_K_M.gguf --of owner/name",
     )
     + options.table("Levels", LEVELS)
     + options.table("Exit status", findings.STATUSES)
 )
-@click.argument("release", type=options.PLACE)
+@click.argument("release", type=options.PLACE_OR_FILE)
+@click.option(
+    "--of",
+    type=options.PLACE,
+    metavar="RELEASE",
+    help="If RELEASE is one file, such as a downloaded GGUF: the release that it should be of, which is verified, too.",
+)
 @click.option(
     "--level",
     type=click.Choice(list(LEVELS)),
@@ -47,7 +55,7 @@ LEVELS = {
 )
 @click.option(
     "--key",
-    type=options.EXISTING_FILE,
+    type=options.PUBLIC_KEY,
     metavar="PEM",
     help="Public key that must have signed it.",
 )
@@ -88,6 +96,9 @@ LEVELS = {
     metavar="FOLDER",
     help="Folder to rebuild in. It is kept, and an interrupted rebuild continues in it (default: a temporary folder).",
 )
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Also list what passed, and the statements that are not proven."
+)
 @findings.reports
 @click.option(
     "--page",
@@ -106,6 +117,7 @@ LEVELS = {
 )
 def command(
     release: str,
+    of: str | None,
     level: str,
     key: Path | None,
     identity: str | None,
@@ -121,17 +133,27 @@ def command(
     page: Path | None,
     build: Path | None,
     vsa: Path | None,
+    *,
+    verbose: bool,
 ) -> int:
     """Verify a release, without its recipe.
 
-    RELEASE is a folder, or owner/name[@revision] on the Hub. For models that were
-    not built with Herdbook, see `herdbook audit`.
+    RELEASE is a folder, or owner/name[@revision] on the Hub; or, with --of, one
+    file. For models that were not built with Herdbook, see `herdbook audit`.
     """
     from herdbook.release.finding import Finding, Level, Options, Outcome, outcome_of
     from herdbook.release.reader import Release
     from herdbook.release.subject import open_subject
-    from herdbook.verify import levels, report
+    from herdbook.verify import levels, one_file, report
 
+    file = Path(release) if Path(release).is_file() else None
+    if file and not of:
+        raise click.UsageError(
+            f"{file}: is a file. Name the release that it should be of: herdbook verify {file} --of owner/name, or --of FOLDER"
+        )
+    if of and not file:
+        raise click.UsageError(f"{release}: --of is for one file of a release, and this is none")
+    release = of or release
     if bool(identity) != bool(issuer):
         raise click.UsageError(
             "--identity and --issuer must be given together: an identity is meaningful only with its provider"
@@ -169,20 +191,23 @@ def command(
         first: Level = levels.LEVELS["files"][0]
         expected = isinstance(error, HerdbookError | OSError)
         outcome = outcome_of(error) if expected else Outcome.BROKEN
-        finding = Finding(first.name, "release", release, outcome, str(error))
+        finding = Finding(first.name, "release", release, outcome, str(error).removeprefix(f"{release}: "))
         results.append(levels.LevelResult(first, (finding,), 0, 0.0))
         say(*report.level_text(results[0]).split("\n"))
     else:
         for result in levels.run(opened, level, chosen):
-            results.append(result)
-            say(*report.level_text(result).split("\n"))
+            own = (one_file.check(file, opened),) if file and not results else ()
+            results.append(replace(result, findings=(*own, *result.findings)))
+            say(*report.level_text(results[-1], every=verbose).split("\n"))
+        if unproven := report.unproven_text(results[-1], every=verbose):
+            say(*unproven.split("\n"))
     name = opened.name if opened else release
     reports.write(name, results, chosen, opened)
     if page:
-        from herdbook.files import write_text
+        from herdbook.files import write_output
         from herdbook.verify.page import as_page
 
-        write_text(page, as_page(name, results, opened, build))
+        write_output(page, as_page(name, results, opened, build))
     if vsa and opened:
         findings.write_summary(vsa, opened, results, chosen)
     say(report.closing(name, results))

@@ -55,16 +55,23 @@ def preview(release: LocalRelease, folder: Path) -> tuple[Proposal, list[str]]:
             *problems,
             f"{folder}: is the release's own folder, or one of the two is inside the other",
         ]
-    proposal = propose(release, look(folder))
+    remote = look(folder)
+    proposal = propose(release, remote)
+    if not proposal.is_empty:
+        problems += preflight.of_kept(proposal, remote, str(folder))
     for file in proposal.written:
         path = folder / file.name
         if target not in path.resolve().parents and not path.is_symlink():
             problems.append(f"{path}: leads outside {folder} through a symbolic link; remove the link")
-    free = shutil.disk_usage(next(path for path in (target, *target.parents) if path.exists())).free
+    disk = shutil.disk_usage(next(path for path in (target, *target.parents) if path.exists()))
     staged = sum(_sizes(_stage(folder)).values())
     needed = sum(file.size_bytes for file in proposal.written) - staged
-    if needed > free:
-        problems.append(f"{folder}: needs {needed:,} bytes, but only {free:,} are free")
+    if not disk.total:
+        problems.append(
+            f"{folder}: is no place for files: its file system, such as that of /proc, has no space"
+        )
+    elif needed > disk.free:
+        problems.append(f"{folder}: needs {needed:,} bytes, but only {disk.free:,} are free")
     return proposal, problems
 
 

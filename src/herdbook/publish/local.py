@@ -130,7 +130,8 @@ def read(folder: Path) -> LocalRelease:
         release = Release(subject)
         _, _ = release.recipe, release.lock
     except (HerdbookError, OSError) as error:
-        raise VerificationError(f"{folder}: is not a release of Herdbook: {error}") from error
+        said = str(error).removeprefix(f"{folder}: is not a release of Herdbook: ")
+        raise VerificationError(f"{folder}: is not a release of Herdbook: {said}") from error
     found = unlisted(release)
     files = _hash(subject, {*release.sums, *OUTSIDE_SUMS, *found.others} & subject.files.keys())
     return LocalRelease(

@@ -8,16 +8,20 @@ from herdbook import hub, plain
 from herdbook import lock as locks
 from herdbook.errors import HerdbookError, RecipeError, StepError
 from herdbook.files import sha256_file
+from herdbook.humanize import plural
 from herdbook.layout import CARD, LOCK, RECIPE, SIGNATURE
 from herdbook.lock import paths
 from herdbook.plan.licensing import check_licenses, gated_sources, unknown_licenses
 from herdbook.publish.hub import Publisher, name_problem
+from herdbook.release.places import is_accepted
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan
     from herdbook.publish.hub import Repository
     from herdbook.publish.local import LocalRelease
-    from herdbook.publish.proposal import RemoteState
+    from herdbook.publish.proposal import Proposal, RemoteState
+
+_NAMED = 5  # of the files of a problem
 
 
 def check_made_by(plan: Plan) -> None:
@@ -103,6 +107,26 @@ def of_repository(release: LocalRelease, repository: Repository, remote: RemoteS
         problem = repository.card_problem(card.read().decode())
         problems += [f"{CARD}: the Hub rejects its front matter: {problem}"] if problem else []
     return problems
+
+
+def of_kept(proposal: Proposal, remote: RemoteState, where: str) -> list[str]:
+    """Return the problem with files that publishing would keep: `herdbook verify` accepts few that a release does not list.
+
+    Args:
+        proposal: The change that publishing would make.
+        remote: The state before it.
+        where: The repository or folder, for the message.
+    """
+    faulty = [file.name for file in proposal.kept if not is_accepted(remote, file.name)]
+    if not faulty:
+        return []
+    more = f" and {plural(len(faulty) - _NAMED, 'other file')}" if len(faulty) > _NAMED else ""
+    names = ", ".join(faulty[:_NAMED])
+    problem = (
+        f"{where}: contains {names}{more}, not of this release. Publishing keeps what is not Herdbook's, and `herdbook verify` "
+        "fails if a copy of a release contains what it does not list. Delete it there, or move it elsewhere"
+    )
+    return [problem]
 
 
 def of_account(repository: Repository) -> list[str]:

@@ -40,6 +40,10 @@ class RemoteState:
     files: Mapping[str, RemoteFile]
     read: Callable[[str, int], bytes]
 
+    def read_range(self, name: str, start: int, stop: int, /) -> bytes:
+        """Return a part of a small file."""
+        return self.read(name, LIMIT_BYTES)[start:stop]
+
 
 @dataclass(frozen=True)
 class Proposal:

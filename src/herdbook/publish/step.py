@@ -77,10 +77,13 @@ def preview(release: LocalRelease, repo: str | None) -> tuple[str, list[str], li
     refused = preflight.of_account(repository)
     remote = repository.look()
     problems += preflight.of_repository(release, repository, remote)
+    proposal = propose(release, remote)
+    if not proposal.is_empty:
+        problems += preflight.of_kept(proposal, remote, repository.name)
     absent = ", does not exist or is hidden from this token" if refused else ", to be created"
     visibility = "private" if settings.private else "public"
     where = f"{repository.url} ({visibility}{'' if remote.head else absent})"
-    return describe(propose(release, remote), where, settings.tag), problems, refused
+    return describe(proposal, where, settings.tag), problems, refused
 
 
 def publish(release: LocalRelease, repo: str | None, sign: Sign, report: Report) -> Publication:
@@ -107,6 +110,13 @@ def publish(release: LocalRelease, repo: str | None, sign: Sign, report: Report)
     except StepError as error:
         raise StepError("\n".join([*problems, *(refused or [str(error)])])) from error
     problems += refused + preflight.of_repository(release, repository, remote)
+    proposal = propose(release, remote)
+    kept = preflight.of_kept(proposal, remote, repository.name)
+    if proposal.is_empty:  # others have added it since
+        for warning in kept:
+            report(f"warning: {warning}")
+    else:
+        problems += kept
     if problems:
         raise StepError("\n".join(problems))
     if remote.head is None:

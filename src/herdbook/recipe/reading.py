@@ -11,6 +11,7 @@ from herdbook import limits, yamlio
 from herdbook.errors import RecipeError
 from herdbook.humanize import did_you_mean
 from herdbook.recipe.evaluate import Suite
+from herdbook.recipe.forms import in_words
 from herdbook.recipe.section import Section
 from herdbook.recipe.whole import Recipe
 
@@ -89,6 +90,8 @@ def _explain(item: ErrorDetails, data: dict[str, Any], kind: type[Section]) -> l
     if item["type"] == "value_error":
         message = str(item["ctx"]["error"])
         return [f"{key}: {message}"] if key else message.splitlines()
+    if words := in_words(item):
+        return [f"{key}: {words}"]
     value = item.get("input")
     shown = f" (found {value!r})" if isinstance(value, str | int | float) else ""
     return [f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}{shown}"]

@@ -9,20 +9,27 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from herdbook.errors import HerdbookError
 from herdbook.humanize import plural
 from herdbook.layout import OUTSIDE_SUMS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from herdbook.release.reader import Release
-    from herdbook.release.subject import Subject
 
 # The ends of names by which programs look for weights, settings and code, in any folder.
 LOADED = re.compile(
     r".*\.(?:safetensors|gguf|ggml|bin|pt|pth|ckpt|pkl|pickle|h5|msgpack|onnx|npz|npy|tflite|py|pyc|so|json|jsonl|jinja|model)",
     re.DOTALL | re.IGNORECASE,
+)
+# Files that a repository may contain besides a release: those of the Hub, and those that no program loads. The ends of all
+# names are given, since programs look for weights and code by them: `*.safetensors` finds a LICENSE.safetensors.
+INERT = re.compile(
+    r"\.gitignore|\.eval_results/[\w.-]+\.yaml|(?:LICENSE|NOTICE)(?:\.txt|\.md)?|.+\.(?:png|jpg|jpeg|gif|webp)",
+    re.ASCII | re.DOTALL,
 )
 ATTRIBUTES = ".gitattributes"  # the Hub writes it into every repository
 GIT = ".git"
@@ -75,6 +82,28 @@ _FORMATS = {
 }
 
 
+class Sized(Protocol):
+    """A file whose size is known."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size."""
+
+
+class Copy(Protocol):
+    """A copy of a release: a folder, or a repository on the Hub."""
+
+    @property
+    def files(self) -> Mapping[str, Sized]:
+        """Its files, by name."""
+
+    def read(self, name: str, limit: int, /) -> bytes:
+        """Return a file of at most ``limit`` bytes."""
+
+    def read_range(self, name: str, start: int, stop: int, /) -> bytes:
+        """Return a file's bytes from ``start`` up to ``stop``."""
+
+
 @dataclass(frozen=True)
 class Unlisted:
     """The files of a copy of a release that its checksums do not list.
@@ -110,7 +139,12 @@ def unlisted(release: Release) -> Unlisted:
     return Unlisted(dict(sorted(left.items())), tuple(others))
 
 
-def place(subject: Subject, name: str) -> str | None:
+def is_accepted(copy: Copy, name: str) -> bool:
+    """Return whether a file that a release does not list is no fault of a copy: no program loads it, or another program left it."""
+    return INERT.fullmatch(name) is not None or place(copy, name) is not None
+
+
+def place(subject: Copy, name: str) -> str | None:
     """Return the place that a file belongs to, or None if it may not be ignored.
 
     Args:
@@ -123,7 +157,7 @@ def place(subject: Subject, name: str) -> str | None:
         return None
 
 
-def _place(subject: Subject, name: str) -> str | None:
+def _place(subject: Copy, name: str) -> str | None:
     size = subject.files[name].size_bytes
     if name == ATTRIBUTES:
         return ATTRIBUTES if size <= _SMALL_BYTES else None

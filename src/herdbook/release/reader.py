@@ -20,7 +20,7 @@ from herdbook.plan import make
 from herdbook.plan.edition import Edition, editions_of, repo_of, title_of
 from herdbook.provenance import lineage
 from herdbook.quantization.schemes import scheme_of
-from herdbook.release.subject import FolderSubject, open_source
+from herdbook.release.subject import FolderSubject, MissingError, open_source
 from herdbook.release.sums import parse_sums, with_sums
 from herdbook.traffic import TRAFFIC
 
@@ -76,8 +76,22 @@ def caught(findings: Iterator[Finding], check: Check, release: Release) -> Itera
     """
     try:
         yield from findings
+    except MissingError as error:
+        yield unread(check, error, release)
     except (HerdbookError, OSError) as error:
         yield check.error(release.name, error)
+
+
+def unread(check: Check, error: MissingError, release: Release) -> Finding:
+    """Return the finding for a file that could not be read, since it is missing.
+
+    That a listed file is missing is a failure of the check ``sums``; nothing is known of what is said about it elsewhere. A
+    file of a source, or one that is not listed, is missing for that check alone.
+    """
+    if error.name in release.sums and error.name not in release.subject.files:
+        detail = "could not be checked: the file is missing (see sums)"
+        return check.unverified(error.name, detail, file=error.name)
+    return check.error(release.name, error)
 
 
 class Release:
@@ -93,7 +107,10 @@ class Release:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         if SUMS not in subject.files:
-            raise VerificationError(f"{subject.name}: is not a release of Herdbook: it has no {SUMS}")
+            raise VerificationError(
+                f"{subject.name}: is not a release of Herdbook: it has no {SUMS}. To check another merge: herdbook audit "
+                f"{subject.name}; to see what its files are: herdbook card {subject.name}"
+            )
         self.sources: dict[str, Subject] = {}
         self._before = TRAFFIC.received_bytes
         with damaged(SUMS):

@@ -31,6 +31,18 @@ NEITHER = "is neither a folder nor owner/name or owner/name@revision"
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?", re.ASCII)
 
 
+class MissingError(VerificationError):
+    """A file is missing.
+
+    Args:
+        name: Its name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name}: is missing")
+        self.name = name
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """What is known of a file before it is read.
@@ -63,11 +75,15 @@ class Subject(Protocol):
     odd: dict[str, str]
     read_bytes: int
 
+    def entry(self, name: str) -> FileEntry:
+        """Return what is known of a file. Raises MissingError, or VerificationError if it is not a plain file."""
+
     def read(self, name: str, limit: int = SMALL_BYTES) -> bytes:
         """Return a small file.
 
         Raises:
-            VerificationError: If it is missing, or larger than ``limit`` bytes.
+            MissingError: If it is missing.
+            VerificationError: If it is larger than ``limit`` bytes.
             DigestMismatchError: If it does not have the digest that the Hub states.
             SourceError: If it cannot be read.
         """
@@ -154,11 +170,13 @@ class Reading:
         raise NotImplementedError
 
     def entry(self, name: str) -> FileEntry:
-        """Return what is known of a file. Raises VerificationError if it is missing."""
+        """Return what is known of a file, see ``Subject``."""
+        if name in self.odd:
+            raise VerificationError(f"{name}: {self.odd[name]}")
         try:
             return self.files[name]
         except KeyError:
-            raise VerificationError(f"{name}: {self.odd.get(name, 'is missing')}") from None
+            raise MissingError(name) from None
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""
@@ -196,14 +214,15 @@ class FolderSubject(Reading):
         """Open a file for reading: the one that existed when the folder was listed.
 
         Raises:
-            VerificationError: If it is missing, or no longer a plain file.
+            MissingError: If it is missing.
+            VerificationError: If it is no longer a plain file.
             UnverifiedError: If it has changed, or changes before it is closed.
         """
         self.entry(name)
         try:
             file = plain.open_file(self.folder, name)
         except FileNotFoundError:
-            raise VerificationError(f"{name}: is missing") from None
+            raise MissingError(name) from None
         with file:
             self._require_same(name, file)
             yield file
@@ -250,7 +269,7 @@ def open_subject(text: str) -> Subject:
         return FolderSubject(Path(text))
     match = _repository(text)
     if match is None:
-        raise UnverifiedError(f"{text}: {NEITHER}")
+        raise UnverifiedError(f"{text}: {why_not_opened(text)}")
     from herdbook.release.hub_subject import HubSubject
 
     return HubSubject(match["repo"], match["revision"])
@@ -261,8 +280,14 @@ def can_be_opened(text: str) -> bool:
     return Path(text).is_dir() or _repository(text) is not None
 
 
+def why_not_opened(text: str) -> str:
+    """Return why ``open_subject`` cannot open a text."""
+    return "is a file; name the folder that it is in" if Path(text).exists() else NEITHER
+
+
 def _repository(text: str) -> re.Match[str] | None:
-    return None if text.startswith(".") else _REPO.fullmatch(text)
+    """Match the name of a repository. What exists here is none: its path would be sent to the Hub."""
+    return None if text.startswith(".") or Path(text).exists() else _REPO.fullmatch(text)
 
 
 def open_source(uri: str) -> Subject:

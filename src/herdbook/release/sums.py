@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from herdbook.errors import SourceError, VerificationError
-from herdbook.layout import SUMS
+from herdbook.layout import OUTSIDE_SUMS, SUMS
 from herdbook.sources.select import check_name
 
 if TYPE_CHECKING:
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 def format_sums(digests: Mapping[str, str]) -> str:
     """Return the text of a SHA256SUMS, sorted by name."""
     return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
+
+
+def follows(digests: Mapping[str, str]) -> bool:
+    """Return whether the digest of SHA256SUMS among digests is that of a file that lists all others of them."""
+    others = {name: digest for name, digest in digests.items() if name not in OUTSIDE_SUMS}
+    return digests.get(SUMS) == hashlib.sha256(format_sums(others).encode()).hexdigest()
 
 
 def parse_sums(text: str, what: str) -> dict[str, str]:

@@ -155,7 +155,11 @@ def load_public(path: Path) -> PublicKey:
     try:
         return parse_public(content, str(path))
     except VerificationError as error:
-        raise StepError(str(error)) from None
+        if b"PRIVATE KEY-----" not in content:
+            raise StepError(str(error)) from None
+        public = path.with_name(path.name + PUBLIC_SUFFIX)
+        remedy = f"did you mean {public}?" if public.exists() else "the public one is in a file of its own"
+        raise StepError(f"{path}: is a private key, which its owner keeps secret; {remedy}") from None
 
 
 def parse_public(content: bytes, what: str) -> PublicKey:

@@ -5,6 +5,7 @@ Each claim of a build is derived from the files and compared byte by byte, so a 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from herdbook.provenance.claims import BUILD_CLAIMS, canonical, statements
 from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, codes
 from herdbook.release.finding import Check, Outcome
 from herdbook.release.reader import caught, damaged, derived
+from herdbook.release.sums import follows, format_sums
 from herdbook.verify import pedigree, pins, results, side_files, signature
 from herdbook.verify.differences import difference
 from herdbook.verify.gguf import check as gguf_headers
@@ -111,7 +113,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         written = [
             (_contents(plan, release), CONTENTS),
             (derived(_derived(plan, release, claims.claims)), CLAIMED),
-            (derived(_bills(plan, release)), BILLS),
+            (derived(_bills(plan, release, claims.claims)), BILLS),
         ]
         if LINEAGE not in computed_files(plan):
             pass
@@ -133,25 +135,50 @@ def _excused(finding: Finding, code: RecordedCode) -> Finding:
     return replace(finding, outcome=Outcome.UNVERIFIED, detail=f"{finding.detail}. {code.advice}")
 
 
-def _subjects(release: Release, claims: list[SignedClaim]) -> Iterator[Finding]:
-    """Check the digests of the release's files in the claims of the build, whatever version wrote these.
+def _changed(release: Release, claims: list[SignedClaim]) -> dict[tuple[str, str], list[int]]:
+    """Return the files that have other digests than the claims of the build state: name and stated digest, and in which lines.
 
-    Other subjects are files of models that were measured, and are not in the release.
+    Other subjects of claims are files of models that were measured, and are not in the release.
+
+    Raises:
+        VerificationError: If a claim is damaged.
     """
+    changed: dict[tuple[str, str], list[int]] = {}
     for claim in claims:
         if claim.kind not in BUILD_CLAIMS:
             continue
         with damaged(f"{CLAIMS}: line {claim.number}"):
-            subject = {entry["name"]: entry["digest"]["sha256"] for entry in claim.statement["subject"]}
-        for name, sha256 in subject.items():
-            if release.digests.get(name, sha256) != sha256:
-                yield CLAIMED.failed(
-                    claim.kind,
-                    f"line {claim.number} is about another {name}",
-                    file=CLAIMS,
-                    expected=release.digests[name],
-                    found=str(sha256),
-                )
+            subject = {entry["name"]: str(entry["digest"]["sha256"]) for entry in claim.statement["subject"]}
+        wrong = [name for name, sha256 in subject.items() if release.digests.get(name, sha256) != sha256]
+        if len(wrong) > 1 and SUMS in wrong and follows(subject):  # it differs because the others do
+            wrong.remove(SUMS)
+        for name in wrong:
+            changed.setdefault((name, subject[name]), []).append(claim.number)
+    return changed
+
+
+def _subjects(release: Release, claims: list[SignedClaim]) -> Iterator[Finding]:
+    """Check the digests of the release's files in the claims of the build, whatever version wrote these."""
+    for (name, sha256), numbers in _changed(release, claims).items():
+        where = f"{'line' if len(numbers) == 1 else 'lines'} {', '.join(map(str, numbers))} of {CLAIMS}"
+        detail = f"is another file than the one that {where} {'is' if len(numbers) == 1 else 'are'} about"
+        yield CLAIMED.failed(name, detail, file=name, expected=sha256, found=release.digests[name])
+
+
+def _as_claimed(release: Release, claims: list[SignedClaim]) -> dict[str, str]:
+    """Return the digests of the release's files, and for those that ``_subjects`` reports, the digests that the claims state.
+
+    What follows from them is no second fault.
+    """
+    digests = dict(release.digests)
+    changed = dict(_changed(release, claims).keys())
+    if not changed:
+        return digests
+    digests |= changed
+    if SUMS not in changed:
+        listed = {name: sha256 for name, sha256 in digests.items() if name != SUMS}
+        digests[SUMS] = hashlib.sha256(format_sums(listed).encode()).hexdigest()
+    return digests
 
 
 def _code(plan: Plan, recorded: RecordedCode) -> Iterator[Finding]:
@@ -228,9 +255,10 @@ def _contents(plan: Plan, release: Release) -> Iterator[Finding]:
         yield CONTENTS.passed(f"{len(expected)} files", "are exactly those that the recipe makes")
 
 
-def _bills(plan: Plan, release: Release) -> Iterator[Finding]:
+def _bills(plan: Plan, release: Release, claims: list[SignedClaim]) -> Iterator[Finding]:
     """Check that the bills of materials follow from the release."""
-    digests = {name: digest for name, digest in release.sums.items() if name not in BOMS.values()}
+    outside = {*BOMS.values(), SUMS}
+    digests = {name: sha256 for name, sha256 in _as_claimed(release, claims).items() if name not in outside}
     wrong = False
     for version, name in BOMS.items():
         ours, theirs = bom(plan, version, digests, release.subject.json), release.subject.json(name)
@@ -249,7 +277,7 @@ def _derived(plan: Plan, release: Release, claims: list[SignedClaim]) -> Iterato
     payloads = [claim.payload for claim in build_claims]
     expected_claims = [
         (canonical(claim), claim)
-        for claim in statements(plan, release.digests, release.subject.json, release.lineage())
+        for claim in statements(plan, _as_claimed(release, claims), release.subject.json, release.lineage())
     ]
     unmatched = [
         claim for claim in build_claims if claim.payload not in [payload for payload, _ in expected_claims]

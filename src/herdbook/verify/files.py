@@ -17,9 +17,9 @@ from herdbook.layout import CONFIG, IMATRIX, OUTSIDE_SUMS, RECORDS, SUMS, WEIGHT
 from herdbook.plan.edition import Edition
 from herdbook.progress import track
 from herdbook.release.finding import Check
-from herdbook.release.places import ignored_text, unlisted
-from herdbook.release.reader import caught, damaged
-from herdbook.release.subject import FolderSubject
+from herdbook.release.places import INERT, ignored_text, unlisted
+from herdbook.release.reader import caught, damaged, unread
+from herdbook.release.subject import FolderSubject, MissingError
 from herdbook.sources import lfs, remote_code
 from herdbook.sources.index import read_index
 from herdbook.verify import reference
@@ -42,13 +42,6 @@ LOADS = Check(LEVEL, "loads whole")
 CODE = Check(LEVEL, "remote code")
 QUANTIZED = Check(LEVEL, "quantized")
 SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")  # the end of the name of a part
-
-# Files that a repository may contain besides a release: those of the Hub, and those that no program loads. The ends of all
-# names are given, since programs look for weights and code by them: `*.safetensors` finds a LICENSE.safetensors.
-INERT = re.compile(
-    r"\.gitignore|\.eval_results/[\w.-]+\.yaml|(?:LICENSE|NOTICE)(?:\.txt|\.md)?|.+\.(?:png|jpg|jpeg|gif|webp)",
-    re.ASCII | re.DOTALL,
-)
 
 
 @dataclass(frozen=True)
@@ -81,11 +74,11 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
                 yield SUMMED.error(name, error, file=name)
             advance()
     yield from _summed(release, contents)
-    yield from _records(release, contents, with_digests=in_folder)
-    yield from _index(release, contents)
-    yield from _loads(release, contents)
-    yield from _remote_code(release)
-    yield from _quantized(release)
+    yield from caught(_records(release, contents, with_digests=in_folder), RECORDED, release)
+    yield from caught(_index(release, contents), INDEX, release)
+    yield from caught(_loads(release, contents), LOADS, release)
+    yield from caught(_remote_code(release), CODE, release)
+    yield from caught(_quantized(release), QUANTIZED, release)
 
 
 def _unlisted(release: Release) -> Iterator[Finding]:
@@ -224,7 +217,14 @@ def _index(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
     content = release.subject.read(WEIGHTS_INDEX, limits.DOCUMENT.size_bytes)
     with damaged(WEIGHTS_INDEX):
         listed = read_index(content)
-    wrong = sorted(t for t in listed.keys() | actual.keys() if listed.get(t) != actual.get(t))
+    missing = [name for name in release.weights() if name not in release.subject.files]
+    wrong = sorted(
+        t
+        for t in listed.keys() | actual.keys()
+        if listed.get(t) != actual.get(t) and listed.get(t) not in missing
+    )
+    for name in missing:
+        yield unread(INDEX, MissingError(name), release)
     for tensor in wrong:
         yield INDEX.failed(
             WEIGHTS_INDEX,
@@ -234,7 +234,7 @@ def _index(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
             file=WEIGHTS_INDEX,
             tensor=tensor,
         )
-    if not wrong:
+    if not (wrong or missing):
         yield INDEX.passed(
             WEIGHTS_INDEX, f"names the right file for all {len(actual)} tensors", file=WEIGHTS_INDEX
         )
@@ -251,6 +251,7 @@ def _loads(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
         detail = f"whether all tensors exist is unknown, since {unread[0]} could not be read"
         yield LOADS.unverified(CONFIG, detail, file=CONFIG)
         return
+    release.subject.entry(CONFIG)  # a missing one says nothing of the weights
     form = {
         tensor: tuple(entry[1])
         for name in release.weights()
@@ -271,7 +272,8 @@ def _loads(release: Release, contents: dict[str, _Read]) -> Iterator[Finding]:
 
 def _remote_code(release: Release) -> Iterator[Finding]:
     """Check that no configuration leads programs to code, which they run if the repository is trusted."""
-    names = [name for name in sorted(release.sums) if "/" not in name and name.endswith(CONFIG)]
+    listed = release.sums.keys() & release.subject.files.keys()
+    names = [name for name in sorted(listed) if "/" not in name and name.endswith(CONFIG)]
     clean = 0
     for name in names:
         try:

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from herdbook.errors import HerdbookError
-from herdbook.release.finding import Finding, Level, Outcome, outcome_of
+from herdbook.release.finding import Check, Finding, Level, Outcome, outcome_of
+from herdbook.release.reader import caught
 from herdbook.verify import files, proofs
 
 if TYPE_CHECKING:
@@ -144,10 +145,15 @@ def run(release: Release, last: str, options: Options) -> Iterator[LevelResult]:
     for name in names[: names.index(last) + 1]:
         level, checks = LEVELS[name]
         started, before = time.monotonic(), release.read_bytes
-        findings = tuple(guarded(level, release.name, partial(checks, release, options)))
+        whole = Check(name, "level")
+        findings = tuple(guarded(level, release.name, partial(_run, checks, whole, release, options)))
         read_bytes, seconds = release.read_bytes - before, time.monotonic() - started
         unproven = proofs.unproven(release, name, names, options)
         yield LevelResult(level, findings, read_bytes, seconds, unproven)
+
+
+def _run(checks: Checks, whole: Check, release: Release, options: Options) -> Iterator[Finding]:
+    yield from caught(checks(release, options), whole, release)
 
 
 def guarded(level: Level, name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

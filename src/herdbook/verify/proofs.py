@@ -1,7 +1,7 @@
 """Statements of a release that are not proven after a level: what only later levels prove, and what no level does.
 
 No statement of a release about itself may loosen a check. What can follow from the recipe, from upstream's bytes or from
-arithmetic is derived by the verifier and compared. Everything else is asserted, and is listed by name at the end of each level.
+arithmetic is derived by the verifier and compared. Everything else is asserted, and is listed by name in each report.
 """
 
 from __future__ import annotations

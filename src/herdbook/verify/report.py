@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,12 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from herdbook import __version__
 from herdbook.escape import code
-from herdbook.humanize import size
-from herdbook.layout import CLAIMS
+from herdbook.humanize import plural, size
+from herdbook.layout import CLAIMS, SIGNATURE
 from herdbook.provenance.slsa import STATEMENT_TYPE
 from herdbook.release.finding import Outcome
+from herdbook.verify.fact import ASSERTED
+from herdbook.verify.signature import SIGNED, UNSIGNED
 from herdbook.visible import line
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ LABELS = {
     Outcome.UNVERIFIED: "unverified",
     Outcome.BROKEN: "BROKEN",
 }
+_PROVEN_BY = re.compile(r"\(see level (\w+)\)$")
 LABEL_WIDTH = max(map(len, LABELS.values()))
 STATUSES = {Outcome.PASSED: 0, Outcome.FAILED: 8, Outcome.UNVERIFIED: 9, Outcome.BROKEN: 10}
 
@@ -44,8 +48,15 @@ def outcome(results: Sequence[LevelResult]) -> Outcome:
     return Outcome.PASSED
 
 
-def level_text(result: LevelResult) -> str:
-    """Return a level for a terminal: one line per check, then the details of each finding that did not pass."""
+def level_text(result: LevelResult, *, every: bool = False) -> str:
+    """Return a level for a terminal: one line per check, then the details of each finding that did not pass.
+
+    Who signed is shown, too: only the reader can tell whether it is the right one.
+
+    Args:
+        result: The level's result.
+        every: Whether to show the findings that passed as well.
+    """
     lines = [f"{result.level.name}: {result.level.proves}"]
     checks: dict[str, list[Finding]] = {}
     for finding in result.findings:
@@ -53,18 +64,66 @@ def level_text(result: LevelResult) -> str:
     for check, findings in checks.items():
         counts = Counter(finding.outcome for finding in findings)
         worst = next(each for each in (*_by_weight(), Outcome.PASSED) if each in counts)
-        summary = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        found = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         passed = [finding for finding in findings if finding.outcome is Outcome.PASSED]
         if len(findings) == 1 == len(passed):
-            summary = f"{passed[0].subject}: {passed[0].detail}"
-        lines.append(f"  {LABELS[worst]:{LABEL_WIDTH}} {check:10} {summary}")
+            found = f"{passed[0].subject}: {passed[0].detail}"
+        lines.append(f"  {LABELS[worst]:{LABEL_WIDTH}} {check:10} {found}")
+        if len(passed) > 1 or worst is not Outcome.PASSED:
+            shown = passed if every else [each for each in passed if _is_about_signer(each)]
+            lines += [f"  {'':{LABEL_WIDTH}}   {each.subject}: {each.detail}" for each in shown]
     for finding in result.findings:
         if finding.outcome is not Outcome.PASSED:
             lines += _details(finding)
-    if result.unproven:
-        lines.append(f"  unproven at this level: {'; '.join(result.unproven)}")
     lines.append(f"  {size(result.read_bytes)} read in {result.seconds:.1f} s")
     return "\n".join(line(text) for text in lines)
+
+
+def _is_about_signer(finding: Finding) -> bool:
+    return finding.check == SIGNED.name and finding.subject == SIGNATURE
+
+
+def signed_by(results: Sequence[LevelResult]) -> str:
+    """Return what the verification says of the model's signature; empty if it did not get that far."""
+    found = [each for result in results for each in result.findings]
+    return next((each.detail for each in found if _is_about_signer(each) or each.check == UNSIGNED.name), "")
+
+
+def unproven_text(result: LevelResult, *, every: bool = False) -> str:
+    """Return what is not proven after a level, for a terminal: one line; empty if all is.
+
+    Args:
+        result: The result of the last level.
+        every: Whether to list the statements.
+    """
+    if not result.unproven:
+        return ""
+    text = _summary(result.unproven)
+    lines = (
+        [f"{text}:", *(f"  {each}" for each in result.unproven)]
+        if every
+        else [f"{text}. --verbose lists them"]
+    )
+    return "\n".join(line(each) for each in lines)
+
+
+def _summary(statements: Sequence[str]) -> str:
+    """Return how many statements are not proven after a level, by what proves them."""
+    levels = Counter[str]()
+    parts = []
+    asserted = 0
+    for text in statements:
+        if text.endswith(f"({ASSERTED})"):
+            asserted += 1
+        elif match := _PROVEN_BY.search(text):
+            levels[match[1]] += 1
+        else:
+            parts.append(text)
+    left = [f"{count} left to the level {level}" for level, count in levels.items()]
+    counts = [f"{asserted} asserted by its builder, which no level proves", *left][not asserted :]
+    return (
+        f"not proven: {plural(len(statements), 'statement')} of the release: {'; '.join([*counts, *parts])}"
+    )
 
 
 def _by_weight() -> tuple[Outcome, ...]:
@@ -85,8 +144,8 @@ def _details(finding: Finding) -> list[str]:
 def closing(name: str, results: Sequence[LevelResult]) -> str:
     """Return the last line: the subject, the level, the outcome and the number of findings by outcome."""
     counts = Counter(finding.outcome for result in results for finding in result.findings)
-    summary = ", ".join(f"{counts[each]} {each}" for each in Outcome if counts[each])
-    return line(f"{name}: level {results[-1].level.name}: {outcome(results)} ({summary})")
+    found = ", ".join(f"{counts[each]} {each}" for each in Outcome if counts[each])
+    return line(f"{name}: level {results[-1].level.name}: {outcome(results)} ({found})")
 
 
 def opening(release: Release, options: Options) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from herdbook.comparison.groups import derive, follows
@@ -22,12 +23,13 @@ from herdbook.plan.routing import ROUTING_CODE
 from herdbook.quantization.schemes import SCHEMES
 from herdbook.recipe import Compress
 from herdbook.release.finding import Check
-from herdbook.release.reader import damaged
+from herdbook.release.reader import damaged, unread
+from herdbook.release.subject import MissingError
 from herdbook.verify.differences import difference
-from herdbook.verify.gguf.recorded import file_of, recorded_types
+from herdbook.verify.gguf.recorded import file_of, listed_file, recorded_types
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from herdbook.plan import Evaluation, FileLoss, Imatrix, Node, Plan, Reference, Search
     from herdbook.plan.code import Code, RecordedCode
@@ -69,7 +71,12 @@ class Expected:
 def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]:
     """Compare what follows from the plan in each result."""
     wrong = count = 0
-    for expected in _expected(plan, release):
+    for derive_one in _expected(plan, release):
+        try:
+            expected = derive_one()
+        except MissingError as error:
+            yield unread(RESULTS, error, release)
+            continue
         count += 1
         found = release.subject.json(expected.name)
         with damaged(expected.name):
@@ -97,21 +104,21 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
         )
 
 
-def _expected(plan: Plan, release: Release) -> Iterator[Expected]:
+def _expected(plan: Plan, release: Release) -> Iterator[Callable[[], Expected]]:
     for item in plan.evaluations:
-        yield _measurement(plan, release, item)
+        yield partial(_measurement, plan, release, item)
     for search in plan.searches.values():
-        yield _search(release, search)
+        yield partial(_search, release, search)
     if plan.report:
-        yield _report(plan, release, plan.report)
+        yield partial(_report, plan, release, plan.report)
     if plan.imatrix:
-        yield _imatrix(release, plan.imatrix)
+        yield partial(_imatrix, release, plan.imatrix)
     for quantized in plan.quantized:
-        yield _quantized(release, quantized)
+        yield partial(_quantized, release, quantized)
     if plan.reference:
-        yield _reference(plan, release, plan.reference)
+        yield partial(_reference, plan, release, plan.reference)
     for loss in plan.losses:
-        yield _loss(plan, release, loss)
+        yield partial(_loss, plan, release, loss)
 
 
 def _measurement(plan: Plan, release: Release, item: Evaluation) -> Expected:
@@ -303,7 +310,7 @@ def _loss(plan: Plan, release: Release, item: FileLoss) -> Expected:
 
 def _weights_of(release: Release, node: Node) -> dict[str, Any]:
     """Return the size of a released model's files, and their digests."""
-    sizes = [release.subject.files[name].size_bytes for name in node.shard_names if name in release.sums]
+    sizes = [release.subject.entry(name).size_bytes for name in node.shard_names if name in release.sums]
     return {
         "size_bytes": sum(sizes),
         "weights": {name: release.sums.get(name) for name in node.shard_names},
@@ -330,10 +337,9 @@ def _widths(item: Quantized) -> dict[str, Any]:
 def _imatrix(release: Release, item: Imatrix) -> Expected:
     name = f"{RECORDS}/{item.id}{IMATRIX}.json"
     found = release.subject.json(name)
-    file = release.subject.files.get(item.file)
     stated = {
         **item.about,
-        "file": {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0},
+        "file": listed_file(release, item.file),
         "tensors": sorted(item.tensors),
     }
     if not item.given:

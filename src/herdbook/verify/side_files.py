@@ -73,7 +73,7 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
             yield BESIDE.failed(name, detail, file=name, expected=expected, found=found, source=source)
     for name, (pinned, _) in carried_inputs(plan).items():
         found = release.digests.get(name, "no such file")
-        size = release.subject.files[name].size_bytes if name in release.subject.files else 0
+        size = release.subject.entry(name).size_bytes if name in release.sums else 0
         if (found, size) != (pinned.sha256, pinned.size_bytes):
             wrong = True
             detail = f"is not the file that {LOCK} pins"

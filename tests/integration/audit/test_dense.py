@@ -6,6 +6,8 @@ import pytest
 import torch
 import yaml
 
+from herdbook.audit.dense import MOST_SHOWN
+from herdbook.audit.difference import Difference
 from herdbook.release.finding import Outcome
 from herdbook.steps.merge.as_mergekit import merge_as_mergekit
 from support.strangers import (
@@ -83,6 +85,19 @@ def test_a_linear_merge_is_recomputed(stage):
     sampled = verify(put(stage, merged(stage, mean, ("tuned", "other")), linear()), sample_bytes=20_000)
     assert not failed(sampled)
     assert "Detection probability" in of(sampled, "sample")[0].detail
+
+
+def test_what_many_tensors_are_instead_is_looked_for_in_the_first_ones_only(stage, monkeypatch, capsys):
+    """It takes longer than to compare them: before, each block of each tensor was recomputed in all orders of the models."""
+    looked, real = [], Difference._order
+    monkeypatch.setattr(Difference, "_order", lambda self: looked.append(1) or real(self))
+    tensors = merged(stage, lambda _, tuned, other: 0.25 * tuned + 0.75 * other)
+    found = verify(put(stage, tensors, linear()))
+    assert len(tensors) > MOST_SHOWN
+    assert len(looked) == MOST_SHOWN
+    assert len(details(found)) == MOST_SHOWN + 1
+    assert sum("fit the weights 0.250 and 0.750 best" in one for one in details(found)) == MOST_SHOWN
+    assert capsys.readouterr().err.count("the comparison goes on") == 1
 
 
 def test_another_weight_is_named(stage):

@@ -194,7 +194,7 @@ CASES = [
     (
         "a key twice in one object of a record, everything signed again",
         signed_again(twice("provenance/records/cut.*.json", "operation")),
-        ("files", "level", ""),
+        ("files", "records", ""),
         {},
     ),
     (

@@ -29,9 +29,9 @@ CASES = [
         (
             "a budget of rank that is a percentage",
             {"budget": 90},
-            ".rank.budget: input should be less than or equal to 1 (found 90)",
+            ".rank.budget: must be at most 1 (found 90)",
         ),
-        ("a budget of nothing", {"budget": 0}, ".rank.budget: input should be greater than 0 (found 0)"),
+        ("a budget of nothing", {"budget": 0}, ".rank.budget: must be greater than 0 (found 0)"),
         (
             "a budget with a rank for each matrix beside it",
             {"budget": 0.9, "fraction": 0.5},
@@ -45,7 +45,7 @@ CASES = [
         ),
         ("a budget by the outputs of a rule that has none", {"svd-llm": {"gavish-donoho": 0.1}}, ".rank.svd-llm: give a number, {fraction: 0.9}, {energy: 0.99} or {budget: 0.9}"),
         ("clusters without a rank", {"clustered": {"clusters": 4}}, ".rank.clustered.keep: missing"),
-        ("one cluster", {"clustered": {"clusters": 1, "keep": 4}}, ".rank.clustered.clusters: input should be greater than or equal to 2 (found 1)"),
+        ("one cluster", {"clustered": {"clusters": 1, "keep": 4}}, ".rank.clustered.clusters: must be at least 2 (found 1)"),
         ("clusters that each keep another rank", {"clustered": {"clusters": 4, "keep": {"energy": 0.9}}}, ".rank.clustered.keep: give a number or {fraction: 0.9}: all clusters keep the same rank"),
     )
 ]  # fmt: skip

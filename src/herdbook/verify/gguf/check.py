@@ -15,7 +15,8 @@ from herdbook.errors import CheckpointError
 from herdbook.plan.quantize import CONVERT_CODE, QUANTIZE_CODE
 from herdbook.quantization.types import TYPES
 from herdbook.release.finding import Check
-from herdbook.release.reader import damaged
+from herdbook.release.reader import damaged, unread
+from herdbook.release.subject import MissingError
 from herdbook.verify.gguf.compare import HeaderReader, compare, lines_of
 from herdbook.verify.gguf.model import Model
 from herdbook.verify.gguf.recorded import recorded_types
@@ -49,8 +50,12 @@ def check(plan: Plan, release: Release, code: RecordedCode) -> Iterator[Finding]
         tokenizer = tokenizer_entries(config, plan.released.files, subject.read)
     model = Model(config, tokenizer, plan.gguf_metadata)
     for planned in plan.quantized:
-        item = recorded_types(release, planned)
-        headers = [parse_header(HeaderReader(subject, name), Path(name)) for name in item.parts]
+        try:
+            headers = [parse_header(HeaderReader(subject, name), Path(name)) for name in planned.parts]
+            item = recorded_types(release, planned)
+        except MissingError as error:
+            yield unread(HEADERS, error, release)
+            continue
         header = _joined(headers)
         with damaged("what the header of a GGUF is made from"):
             try:

@@ -28,7 +28,7 @@ class HeaderReader:
 
     def __init__(self, subject: Subject, name: str) -> None:
         self.subject, self.name = subject, name
-        self.size = subject.files[name].size_bytes
+        self.size = subject.entry(name).size_bytes
         self.head = b""
 
     def __len__(self) -> int:

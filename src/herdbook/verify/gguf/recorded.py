@@ -33,6 +33,7 @@ def file_of(release: Release, item: Quantized) -> dict[str, Any]:
     That the parts join to it is shown by the level `recomputed`.
 
     Raises:
+        MissingError: If the file is listed, and missing.
         VerificationError: If the record is damaged.
     """
     if item.is_split:
@@ -40,5 +41,10 @@ def file_of(release: Release, item: Quantized) -> dict[str, Any]:
         found: Any = release.subject.json(name)
         with damaged(name):
             return {key: found["file"][key] for key in ("sha256", "size_bytes")}
-    file = release.subject.files.get(item.file)
-    return {"sha256": release.sums.get(item.file), "size_bytes": file.size_bytes if file else 0}
+    return listed_file(release, item.file)
+
+
+def listed_file(release: Release, name: str) -> dict[str, Any]:
+    """Return size and digest of a file; of one that is not listed, nothing. Raises MissingError if it is, and is missing."""
+    size = release.subject.entry(name).size_bytes if name in release.sums else 0
+    return {"sha256": release.sums.get(name), "size_bytes": size}

@@ -21,7 +21,7 @@ from herdbook.layout import CARD, FIGURES, LINEAGE_FIGURE, SUMS
 from herdbook.release.finding import Outcome
 from herdbook.verify.page import measured, tracing
 from herdbook.verify.page.built import built
-from herdbook.verify.report import LABELS, outcome
+from herdbook.verify.report import LABELS, outcome, signed_by
 from herdbook.visible import visible
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def as_page(
         version=__version__,
         outcome=str(outcome(results)),
         digest=release.digest if release else None,
+        about=sections.read(tracing.about, None),
+        signed=signed_by(results),
         levels=[_level(result) for result in results],
         repo=sections.read(lambda opened: opened.repo, None) or "FOLDER",
         graph=sections.read(tracing.graph, None),

@@ -58,7 +58,8 @@ if (models) {
     for (const row of [...rows].reverse()) { sort(row, "below"); arrange(); }
   }
   const picture = drawn("svg", { role: "group", "aria-label": "Lineage" });
-  let zoom = 1;
+  const room = document.getElementById("graph").clientWidth;
+  let zoom = all[0] > room && all[0] <= 2 * room ? 0 : 1; // 0: as wide as the page, if it stays legible
   const show = () => {
     picture.setAttribute("viewBox", `0 0 ${all[0]} ${all[1]}`);
     picture.setAttribute("width", zoom === 0 ? "100%" : Math.round(all[0] / zoom));

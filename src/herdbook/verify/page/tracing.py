@@ -21,6 +21,16 @@ MAX_SLICES = 20_000  # whose lineage is in the page
 MAX_SPECTRA = 2_000
 
 
+def about(release: Release) -> dict[str, Any]:
+    """Return what the model is, for the head of the page."""
+    plan = release.plan()
+    return {
+        "parameters": plan.released.parameters,
+        "license": plan.recipe.release.license,
+        "sources": list(dict.fromkeys(material.name for material in materials(plan, ancestry(plan)))),
+    }
+
+
 def models(release: Release) -> list[dict[str, Any]]:
     """Return the models, parents first."""
     return [
