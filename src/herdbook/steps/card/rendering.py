@@ -28,6 +28,7 @@ from herdbook.layout import LINEAGE_FIGURE, MEASUREMENTS_FIGURE, ROUTING_FIGURE,
 from herdbook.lock import check_pinned
 from herdbook.plan.quantize import note_of
 from herdbook.provenance.slsa import HUB_PAGES
+from herdbook.quantization.schemes import SCHEMES
 from herdbook.sources.card_template import problem
 from herdbook.steps.card import results
 from herdbook.steps.card.anchors import anchor, resolved
@@ -183,6 +184,7 @@ def _known(facts: Facts) -> dict[str, object]:
             (scheme, repo, f"{HUB_PAGES}/{repo}")
             for scheme, repo in facts.recipe.publish.scheme_repos.items()
         ],
+        "for_macs": [name for name, scheme in SCHEMES.items() if scheme.library == "mlx"],
         "gguf_repo": facts.recipe.publish.gguf_repo,
         "gguf_page": f"{HUB_PAGES}/{facts.recipe.publish.gguf_repo}",
         "lineage": LINEAGE_FIGURE,
