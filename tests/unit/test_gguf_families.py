@@ -17,7 +17,6 @@ from herdbook.steps.quantize.convert import _add_derived, _size_label, convert_f
 from herdbook.steps.quantize.dequantize import load_dequantized
 from herdbook.steps.quantize.derive import derive, require_equal
 from herdbook.steps.quantize.model_folder import read_folder
-from herdbook.steps.quantize.restored import RestoredTensors
 from herdbook.steps.quantize.source import tensors_of
 from herdbook.tools.converter import CONVERTER
 from herdbook.verify.gguf.compare import compare
@@ -26,6 +25,7 @@ from herdbook.verify.gguf.table import size_label, tokenizer_entries
 from herdbook.verify.gguf_rows import WeightRows
 from herdbook.weights.gguf_file import read_gguf
 from herdbook.weights.gguf_header import parse_header
+from herdbook.weights.gguf_restored import RestoredTensors
 from support import buttercup
 from support.gguf_families import PEER, families, with_derived, write_header
 from support.quantized import quantize_folder

@@ -298,6 +298,8 @@ OPENED = {
         "verify/rebuild/workspace.py",
         "path.read_bytes()",
     ): "the recipe and lock that the user named with --inputs",
+    ("verify/one_file.py", "sha256_file(path)"): "the file that the user named",
+    ("verify/one_file.py", "path.open('rb')"): "the same",
     ("verify/rebuild/build.py", "(plan.layout.release_folder / SUMS).read_text(encoding='utf-8')"): SCRATCH,
     ("verify/rebuild/build.py", "path.read_text(encoding='utf-8')"): SCRATCH,
     ("verify/rebuild/bounds.py", "read_header(path)"): SCRATCH,

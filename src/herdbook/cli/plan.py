@@ -11,7 +11,6 @@ import click
 
 from herdbook.cli import options, repository
 from herdbook.humanize import duration, integer, plural, size
-from herdbook.recipe import Moe
 from herdbook.visible import say
 
 if TYPE_CHECKING:
@@ -64,6 +63,8 @@ def show(plan: Plan) -> None:
 
 def _notes(plan: Plan) -> Iterator[str]:
     """Yield a line for each mixture whose routers choose nothing."""
+    from herdbook.recipe import Moe
+
     for name, model in plan.recipe.models.items():
         if name in plan.nodes and isinstance(model, Moe):
             count = len(model.moe.experts)
