@@ -92,7 +92,7 @@ CONTAINER = settings.CONTAINER.value if "apptainer" in DEPLOYED else ""
 if MAIN and (without := sorted(DEPLOYED - {"conda", "apptainer" if CONTAINER else ""})):
     raise WorkflowError(
         f"--software-deployment-method {' '.join(without)}: the rules name no containers and no modules, so it would have no effect. "
-        "Use conda; or build an image: apptainer build herdbook.sif envs/herdbook.def; and name it: "
+        "Use conda; or build an image, in a checkout of Herdbook: apptainer build herdbook.sif envs/herdbook.def; and name it: "
         "--sdm apptainer --config container=herdbook.sif (envs/README.md)"
     )
 if CONTAINER and CONDA:
@@ -101,7 +101,7 @@ if CONTAINER and CONDA:
     )
 if CONTAINER and "://" not in CONTAINER and not Path(CONTAINER).is_file():
     raise WorkflowError(
-        f"container: {CONTAINER} does not exist. Build it: apptainer build {CONTAINER} envs/herdbook.def (envs/README.md)"
+        f"container: {CONTAINER} does not exist. Build it in a checkout of Herdbook: apptainer build herdbook.sif envs/herdbook.def (envs/README.md)"
     )
 if CONTAINER:
 

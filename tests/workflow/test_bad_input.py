@@ -83,7 +83,7 @@ def test_a_method_of_deployment_without_effect_is_refused(project):
     assert "--software-deployment-method apptainer: the rules name no containers" in said
     assert "apptainer build herdbook.sif envs/herdbook.def; and name it" in said
     said = failure(project, "--sdm", "apptainer", "--config", "container=no.sif")
-    assert "container: no.sif does not exist. Build it: apptainer build no.sif" in said
+    assert "container: no.sif does not exist. Build it in a checkout of Herdbook: apptainer build" in said
     said = failure(project, "--sdm", "apptainer", "conda", "--config", "container=docker://herd/book")
     assert "conda environments are not made in a container" in said
     assert not project.results.exists()
