@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         "herdbook publish --release results/Mine-4x7B/release --repo owner/name",
     ),
 )
-@options.recipe
+@options.recipe_if_needed
 @options.results
 @click.option(
     "--release",
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option("--to", type=options.FOLDER, metavar="FOLDER", help="Publish to a folder instead of the Hub.")
 def command(
-    recipe: Path, results: Path, folder: Path | None, repo: str | None, to: Path | None, *, dry_run: bool
+    recipe: Path | None, results: Path, folder: Path | None, repo: str | None, to: Path | None, *, dry_run: bool
 ) -> None:
     """Publish the release as one commit.
 
@@ -55,7 +55,7 @@ def command(
 
     notes: dict[Path, Path] = {}  # where each release's publication is noted
     if folder is None:
-        plan = plans.load(recipe, results)
+        plan = plans.load(options.named(recipe), results)
         for one in plan.editions:
             preflight.check_made_by(one)
             notes[one.layout.release_folder] = one.layout.publication
