@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 )
 @click.option("--to", type=options.FOLDER, metavar="FOLDER", help="Publish to a folder instead of the Hub.")
 def command(
-    recipe: Path | None, results: Path, folder: Path | None, repo: str | None, to: Path | None, *, dry_run: bool
+    recipe: Path | None,
+    results: Path,
+    folder: Path | None,
+    repo: str | None,
+    to: Path | None,
+    *,
+    dry_run: bool,
 ) -> None:
     """Publish the release as one commit.
 
