@@ -49,6 +49,7 @@ def path(project, method):
     return plan.layout.quantized(item)
 
 
+@pytest.mark.slow
 def test_mixtures_wait_for_the_files_of_nearly_one_type_in_a_build_of_all(project):
     everything = {"Q4_K_M": ["Q4_K_S", "Q6_K"], "Q4_K_S": [], "Q6_K": [], "Q8_0": []}
     for target in ([], ["quantized"]):
@@ -68,6 +69,7 @@ def test_where_snakemake_compares_inputs_they_do_not_depend_on_what_is_asked_for
     assert found == {method: [] for method in METHODS}
 
 
+@pytest.mark.slow
 def test_a_finished_build_stays_finished_whichever_files_are_newer(project):
     project.run("quantized")
     made = path(project, "Q4_K_M")
