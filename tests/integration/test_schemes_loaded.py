@@ -21,6 +21,7 @@ SIZES = {"head_dim": 32, "hidden": 128, "intermediate": 256}
 IDS = [[1, *range(3, 34)]]
 TWO = [{"model": "a", "prompts": ["w1"]}, {"model": "b", "prompts": ["w9"]}]
 # The sources' family and settings, and what is made of them.
+SERVED = [name for name, scheme in SCHEMES.items() if scheme.library == "compressed-tensors"]
 MODELS = {
     "llama": ("llama", {}, None),
     "qwen3, tied": ("qwen3", {"tie_word_embeddings": True}, None),
@@ -68,9 +69,7 @@ def loaded(tmp_path_factory):
             tiny.write_model(root / source, seed=seed, model_type=kind, **SIZES, **changes)
         models = {"a": {"folder": "a"}, "b": {"folder": "b"}, **({"mix": mixture} if mixture else {})}
         release = {"model": "mix" if mixture else "a"}
-        recipe = tiny.write_recipe(
-            root / "r.yaml", models, release=release, quantize={"schemes": list(SCHEMES)}
-        )
+        recipe = tiny.write_recipe(root / "r.yaml", models, release=release, quantize={"schemes": SERVED})
         plan = tiny.build(recipe, root / "results")
         for one in plan.editions[1:]:
             folder = one.layout.folder(one.released)
@@ -105,7 +104,7 @@ def dtype_of(folder):
     return load_file(next(folder.glob("*.safetensors")))["model.norm.weight"].dtype
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", SERVED)
 @pytest.mark.parametrize("name", MODELS)
 def test_it_loads_whole_and_computes_what_its_decoded_weights_do(loaded, name, scheme):
     found = loaded[f"{name}: {scheme}"]

@@ -24,7 +24,7 @@ OTHERS = (
     "lm_eval",
     "jinja2",
 )
-MODELS_ALONE = ("models", "served")  # recipes whose release is not made
+MODELS_ALONE = ("models", "macs")  # recipes whose release is not made
 OF_A_RELEASE = ("evaluate", "routing", "card", "release", "attest", "verify")
 STEPS = "herdbook.steps.registry"
 VERIFY = "herdbook.cli.verify"
@@ -86,7 +86,9 @@ def _main(folder):
     found = {}
     for recipe in sorted((folder / "recipes").glob("*.yaml")):
         while made := _forked(lambda recipe=recipe: _made(recipe, read)):
-            found |= {f"{recipe.stem}: {name}": seen for name, seen in made.items()}
+            new = {f"{recipe.stem}: {name}": seen for name, seen in made.items()}
+            assert not new.keys() & found.keys(), f"made again, so its files are elsewhere: {sorted(new)}"
+            found |= new
     sys.stdout.write(f"\n{json.dumps(found)}\n")
 
 
