@@ -54,8 +54,8 @@ def command(
     FILE is a mergekit_config.yml or mergekit_moe_config.yml, or a model card
     (README.md) that contains one or several that build on each other. Facts that
     the configuration lacks are assumed; each assumption is printed, and stands in
-    the recipe as a comment. If anything is wrong, all of it is printed with its
-    line and key, nothing is written, and the exit status is 2.
+    the recipe as a comment. What is wrong is printed with its line and key, nothing
+    is written, and the exit status is 2. Keys are looked at once the method is known.
     """
     from herdbook.files import write_output
     from herdbook.importing import import_recipe, read_mapping

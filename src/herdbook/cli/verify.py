@@ -214,5 +214,5 @@ def command(
         write_output(page, as_page(name, results, opened, build))
     if vsa and opened:
         findings.write_summary(vsa, opened, results, chosen)
-    say(report.closing(name, results))
+    say(report.closing(f"{file}, of {name}" if file else name, results))
     return report.STATUSES[report.outcome(results)]
