@@ -68,7 +68,7 @@ LEVELS: dict[str, tuple[Level, Checks]] = {
         (
             Level(
                 "claims",
-                "claims, keys and lineage follow from the release itself, and the signatures are valid",
+                "claims, keys and lineage follow from the release itself, and whatever is signed has a valid signature",
                 "claims, records, lineage, signature",
                 "seconds",
             ),
