@@ -182,17 +182,24 @@ def write_output(path: Path, text: str) -> None:
         return
     found = path.stat()
     for number in (1, 2):
-        with suppress(OSError):  # it is closed
-            if os.path.samestat(found, os.fstat(number)):
-                # opened anew, a file would be written from its beginning
-                with os.fdopen(os.dup(number), "wb") as file:
-                    file.write(text.encode())
-                return
+        if _is_open(number, found):
+            # opened anew, a file would be written from its beginning
+            with os.fdopen(os.dup(number), "wb") as file:
+                file.write(text.encode())
+            return
     if stat.S_ISREG(found.st_mode):
         write_text(path.resolve(), text)
     else:
         with path.open("wb") as file:
             file.write(text.encode())
+
+
+def _is_open(number: int, found: os.stat_result) -> bool:
+    """Return whether a file descriptor is that of a file."""
+    try:
+        return os.path.samestat(found, os.fstat(number))
+    except OSError:  # it is closed
+        return False
 
 
 def dump_json(value: Any) -> str:

@@ -137,6 +137,21 @@ def test_standard_output_can_be_named(tmp_path, to):
     assert said == "before\nnamed\nafter\n"
 
 
+def test_what_cannot_be_written_to_standard_output_does_not_replace_what_is_there(tmp_path):
+    log = tmp_path / "log"
+    script = (
+        "import pathlib, resource\nfrom herdbook.files import write_output\nprint('before', flush=True)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
+        "write_output(pathlib.Path('/proc/self/fd/1'), 'named\\n')"
+    )
+    with log.open("w") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=file, stderr=subprocess.PIPE, check=False
+        )
+    assert b"File too large" in done.stderr
+    assert log.read_text().startswith("before\n")
+
+
 def test_mode_follows_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
