@@ -108,8 +108,9 @@ def test_the_filters_are_those_of_the_card():
     assert set(rendering.environment(card_templates()).filters) - set(DEFAULT_FILTERS) <= FILTERS
 
 
-def test_the_hub_s_keys_reach_the_front_matter(tmp_path):
-    hub = {
+def test_the_hub_s_keys_reach_the_front_matter(tmp_path, local_hub_client):
+    del local_hub_client  # the Hub that is asked for the model, which it does not have
+    keys = {
         "tags": ["roleplay"],
         "datasets": ["herd/text"],
         "thumbnail": "https://example.org/a.png",
@@ -118,9 +119,9 @@ def test_the_hub_s_keys_reach_the_front_matter(tmp_path):
     }
     models = {"base": {"folder": "base", "hub_id": "herd/base"}}
     models["cut"] = {"laser": "base", "rank": {"fraction": 0.5}, "matrices": ["mlp.up_proj"]}
-    card = card_of(tmp_path, models=models, card={"hub": hub})
+    card = card_of(tmp_path, models=models, card={"hub": keys})
     data = ModelCard(card).data.to_dict()
-    assert {key: data[key] for key in hub if key != "tags"} == {k: v for k, v in hub.items() if k != "tags"}
+    assert {key: data[key] for key in keys if key != "tags"} == {k: v for k, v in keys.items() if k != "tags"}
     assert data["tags"] == ["laser", "herdbook", "roleplay"]
     assert data["base_model"] == "herd/base"
     assert "`base` is `herd/base` of the Hub, as the author *asserts*." in card
