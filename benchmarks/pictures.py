@@ -2,6 +2,7 @@
 
     python benchmarks/pictures.py OUT results/NAME/card/README.md results/NAME/report.html
     python benchmarks/pictures.py OUT --large     # of a large made-up release, which it makes first
+    python benchmarks/pictures.py OUT --formats   # of a tiny one in all formats, each in a repository of its own
 
 Needs Debian's chromium. A card is drawn in a style like the Hub's. Printed are the height of each, and for a card where the
 first answers begin, in pixels and in screens of a phone.
@@ -150,6 +151,24 @@ def large(folder: Path) -> list[Path]:
     return [plan.layout.card_folder / "README.md", page]
 
 
+def formats(folder: Path) -> list[Path]:
+    """Make a tiny release in all formats; return the cards of its repositories."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from herdbook.steps.card.step import render_card
+    from support import formats
+
+    plan = formats.write(folder)
+    for one in plan.editions:
+        render_card(one, one.layout.card_folder)
+    return [one.layout.card_folder / "README.md" for one in plan.editions]
+
+
+def title(path: Path) -> str:
+    """Return the name of a release, if a file is in its place in a results folder; else the file's."""
+    folder = path.parent if path.suffix == ".html" else path.parents[1]
+    return folder.name or path.stem
+
+
 def main() -> None:
     """Draw the files that are named."""
     parser = argparse.ArgumentParser(
@@ -158,16 +177,18 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("files", type=Path, nargs="*")
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--formats", action="store_true")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        made = large(Path(name)) if asked.large else []
+        made = large(Path(name) / "large") if asked.large else []
+        made += formats(Path(name) / "formats") if asked.formats else []
         for number, path in enumerate([*asked.files, *made]):
             page, kind = path, "page"
             if path.suffix == ".md":
                 page, kind = Path(name) / f"card{number}.html", "card"
                 page.write_text(page_of(path), encoding="utf-8")
-            draw(page, asked.out, f"{'large' if path in made else 'release'}-{kind}")
+            draw(page, asked.out, f"{title(path.resolve())}-{kind}")
 
 
 if __name__ == "__main__":

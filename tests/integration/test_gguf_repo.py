@@ -101,9 +101,9 @@ def test_its_card_leads_to_the_weights_and_has_its_own_commands(made):
         (row,) = [line for line in card.splitlines() if line.startswith("| [") and f"({file})" in line]
         assert "±" in row
     for command in (
-        "llama-server -hf keeper/Tiny-GGUF:Q4_K_M",
-        "ollama run hf.co/keeper/Tiny-GGUF:Q4_K_M",
-        'hf download keeper/Tiny-GGUF --include "*Q4_K_M*"',
+        "llama-server -hf keeper/Tiny-GGUF:Q8_0",  # the larger one, since it is small enough
+        "ollama run hf.co/keeper/Tiny-GGUF:Q8_0",
+        'hf download keeper/Tiny-GGUF --include "*Q8_0*"',
     ):
         assert command in card
     other = (weights.layout.release_folder / "README.md").read_text()

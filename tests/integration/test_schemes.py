@@ -181,7 +181,7 @@ def test_its_card_leads_to_the_weights(made):
     assert "FP8_DYNAMIC" in card
     other = (main_plan.layout.release_folder / "README.md").read_text()
     assert "[keeper/Tiny-FP8](<https://huggingface.co/keeper/Tiny-FP8>)" in other
-    assert "For Macs, it is in `MLX_6BIT` in [keeper/Tiny-6bit]" in other
+    assert "\n- Macs: [keeper/Tiny-6bit](<https://huggingface.co/keeper/Tiny-6bit>), in `MLX_6BIT`\n" in other
     card = (mac.layout.release_folder / "README.md").read_text()
     data = yaml.safe_load(card.split("---\n")[1])
     assert (data["library_name"], data["tags"]) == ("mlx", ["mlx", "6-bit", "herdbook"])
@@ -189,6 +189,12 @@ def test_its_card_leads_to_the_weights(made):
     assert "mlx_lm.generate --model keeper/Tiny-6bit" in card
     assert "mlx_lm.server --model keeper/Tiny-6bit" in card
     assert not [word for word in ("vllm", "compressed-tensors", "transformers") if word in card]
+    sizes = [
+        sum(tensor.nbytes for tensor in weights(one.layout.folder(one.released)).values())
+        for one in (mac, main_plan)
+    ]
+    assert f": {100 * sizes[0] / sizes[1]:.0f} % of full width, " in card
+    assert "The recipe names no signer." in card
 
 
 def test_all_are_published(made):

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from herdbook.escape import file_link, titled
-from herdbook.steps.card.choices import MEMORIES_GB, Choice, _loss, fits
+from herdbook.steps.card.choices import MEMORIES_GB, Choice, _in_short, _loss, fits, to_run
 from herdbook.steps.card.results import Measurement, Score, TaskResult
 
 CONFIG = {
@@ -52,8 +52,9 @@ def test_no_loss_is_stated_where_nothing_was_measured_or_a_share_does_not_exist(
     assert _loss(full, None) is None
 
 
-def choice(name, size_gb):
-    return Choice(name, name, 4.0, int(size_gb * 10**9), 0, "")
+def choice(name, size_gb, **changes):
+    size = int(size_gb * 10**9)
+    return Choice(name, None if name == "full" else name, 4.0, size, size, "", **changes)
 
 
 def test_the_largest_file_that_fits_and_its_context_are_those_of_a_naive_search():
@@ -65,16 +66,49 @@ def test_the_largest_file_that_fits_and_its_context_are_those_of_a_naive_search(
         tokens = 4096
         while tokens < 32768 and row.size_bytes + (tokens + 1) * TOKEN_BYTES <= memory * 9 * 10**8:
             tokens += 1
-        if not expected or expected[-1][1:] != (row.name, tokens):
+        if row.name not in [name for _, name, _ in expected]:
             expected.append((memory, row.name, tokens))
     assert [(fit.memory_gb, fit.choice.name, fit.tokens) for fit in fits(rows, CONFIG)] == expected
-    assert [name for _, name, _ in expected] == ["Q4", "Q8", "Q8", "full"]
+    assert [(memory, name) for memory, name, _ in expected] == [(8, "Q4"), (12, "Q8"), (24, "full")]
 
 
-def test_a_memory_that_is_too_small_says_so_and_an_unknown_context_says_nothing():
-    (first, *_) = fits([choice("full", 14.5)], CONFIG)
-    assert first.choice is None
-    assert fits([choice("full", 14.5)], {"d_model": 64}) == ()
+def test_a_very_large_model_is_given_the_memories_that_it_needs():
+    """With 141 GB, 75 GB and 42 GB, as a model of 70 billion parameters has, nothing fits below 48 GB."""
+    found = fits([choice("full", 141), choice("Q8", 75), choice("Q4", 42)], CONFIG)
+    assert [(fit.memory_gb, fit.choice.name) for fit in found] == [(48, "Q4"), (96, "Q8"), (192, "full")]
+
+
+def test_memory_is_not_spoken_of_where_it_leaves_no_choice():
+    assert fits([choice("full", 0.75), choice("Q8", 0.4), choice("Q4", 0.27)], CONFIG) == ()
+    assert fits([choice("full", 14.5)], CONFIG) == ()
+    assert (
+        fits([choice("full", 14.5), choice("Q8", 7.7)], {"d_model": 64}) == ()
+    )  # of a context of unknown size
+    tiny = [choice("full", 0.75), choice("Q8", 0.4), choice("Q4", 0.27)]
+    assert [_in_short(row, None, tiny) for row in tiny[1:]] == ["llama.cpp"] * 2
+    assert [_in_short(row, tiny[1], tiny) for row in tiny[1:]] == ["try this first", "smaller"]
+    large = [choice("full", 14.5), choice("Q8", 7.7), choice("Q6", 6), choice("Q4", 4.4)]
+    words = [_in_short(row, None, large) for row in large[1:]]
+    assert words == ["most memory", "in between", "least memory"]
+    words = [_in_short(row, large[2], large) for row in large[1:]]
+    assert words == ["more memory", "try this first", "less memory"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({"full": 0.75, "Q8": 0.4, "Q4": 0.27}, "Q8"),
+        ({"full": 14.5, "Q8": 7.7, "Q4": 4.4, "Q2": 2.7}, "Q4"),
+        ({"full": 141, "Q8": 75, "Q4": 42}, "Q4"),
+        ({"full": 0.75}, "full"),
+    ],
+)
+def test_commands_name_the_largest_file_that_a_small_memory_has_room_for_unless_one_is_recommended(
+    sizes, expected
+):
+    rows = [choice(name, size) for name, size in sizes.items()]
+    assert to_run(rows).name == expected
+    assert to_run([*rows, choice("best", 90, recommended=True)]).name == "best"
 
 
 def test_only_names_and_web_addresses_become_links():

@@ -70,12 +70,7 @@ class Mlx(Scheme):
         return all(config.get(key) == self.settings([]) for key in KEYS)
 
 
-_USES: dict[SchemeName, tuple[int, str]] = {
-    "MLX_4BIT": (4, "Less than a third of the size of bfloat16; loses most of the three."),
-    "MLX_6BIT": (6, "Two fifths of the size of bfloat16."),
-    "MLX_8BIT": (8, "A little more than half of the size of bfloat16; loses least of the three."),
-}
+_BITS: dict[SchemeName, int] = {"MLX_4BIT": 4, "MLX_6BIT": 6, "MLX_8BIT": 8}
 FORMATS = tuple(
-    Mlx(name, f"{bits}bit", bits=bits, group=GROUP, rows=1, columns=GROUP, use=use)
-    for name, (bits, use) in _USES.items()
+    Mlx(name, f"{bits}bit", bits=bits, group=GROUP, rows=1, columns=GROUP) for name, bits in _BITS.items()
 )

@@ -32,7 +32,6 @@ class Scheme:
         group: How many weights of a row share a scale; None for a whole row.
         rows: The rows of a matrix have to be a multiple of it.
         columns: Its columns have to be a multiple of it.
-        use: One sentence of advice.
     """
 
     library: ClassVar[Library]
@@ -47,7 +46,6 @@ class Scheme:
     group: int | None
     rows: int
     columns: int
-    use: str
 
     @property
     def numbers(self) -> str:

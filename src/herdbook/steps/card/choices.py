@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 FULL_WIDTH = "transformers, vLLM, further merging, other quantizations"
 TOLERATED = 0.02  # the share of a score that the recommended file may lose in any task
-MEMORIES_GB = (8, 12, 16, 24)
+# Usual memories, of one device or of several together.
+MEMORIES_GB = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 USABLE = 0.9  # of a memory; the rest is for the program
 CONTEXT_LENGTHS = (
     "max_position_embeddings",
@@ -60,11 +61,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a memory, and all up to the next, have room for: the largest file, and the tokens of context beside it."""
+    """The smallest usual memory that has room for a file, of which no larger one fits there, and the tokens of context beside it."""
 
     memory_gb: int
-    choice: Choice | None
-    tokens: int = 0
+    choice: Choice
+    tokens: int
 
 
 def choices(
@@ -103,19 +104,42 @@ def choices(
         )
     near = [row for row in rows if row.loss is not None and row.loss <= TOLERATED]
     best = min(near, key=lambda row: row.size_bytes, default=None)
-    return tuple(
-        replace(row, recommended=row is best, in_short=_in_short(row, best, rows[1:])) for row in rows
+    return tuple(replace(row, recommended=row is best, in_short=_in_short(row, best, rows)) for row in rows)
+
+
+def to_run(rows: Sequence[Choice]) -> Choice:
+    """Return the file that the commands of a card name.
+
+    It is the recommended one. If none is, it is the largest quantized file that the smallest usual memory has room for; if none
+    fits there, the smallest; if there are no quantized files, the full width.
+    """
+    quantized = [row for row in rows if row.method]
+    small = [row for row in quantized if _is_small(row)]
+    return next(
+        (row for row in rows if row.recommended),
+        max(small, key=lambda row: row.size_bytes)
+        if small
+        else min(quantized, key=lambda row: row.size_bytes, default=rows[0]),
     )
 
 
-def _in_short(row: Choice, best: Choice | None, quantized: Sequence[Choice]) -> str:
+def _is_small(row: Choice) -> bool:
+    """Return whether the smallest usual memory has room for a file, so that none has to be smaller."""
+    return row.memory_bytes <= MEMORIES_GB[0] * 10**9 * USABLE
+
+
+def _in_short(row: Choice, best: Choice | None, rows: Sequence[Choice]) -> str:
     if row.method is None:
         return "vLLM, merging"
     if row is best:
         return "try this first"
+    memory = not all(map(_is_small, rows))
     if best:
-        return "more memory" if row.size_bytes > best.size_bytes else "less memory"
-    sizes = [one.size_bytes for one in quantized]
+        larger = row.size_bytes > best.size_bytes
+        return ("more memory" if larger else "less memory") if memory else "larger" if larger else "smaller"
+    sizes = [one.size_bytes for one in rows if one.method]
+    if len(sizes) == 1 or not memory:
+        return "llama.cpp"
     return {max(sizes): "most memory", min(sizes): "least memory"}.get(row.size_bytes, "in between")
 
 
@@ -145,10 +169,10 @@ def listed_tokens(config: Mapping[str, object]) -> int:
 
 
 def fits(rows: Sequence[Choice], config: Mapping[str, object]) -> tuple[Fit, ...]:
-    """Return for each usual memory which file is the largest that fits, with at least ``listed_tokens`` of context.
+    """Return for usual memories which file is the largest that fits, with at least ``listed_tokens`` of context.
 
-    A memory that has room for no more than the one before it is left out. Nothing is returned for models whose context takes an
-    unknown amount of memory.
+    A memory that has room for no larger file than the one before it is left out. Nothing is returned where memory leaves no choice,
+    as for models that the smallest one has room for at full width, and for models whose context takes an unknown amount of memory.
     """
     limit, token = context_length(config), context_bytes(config, 1)
     if not limit or not token:
@@ -158,7 +182,6 @@ def fits(rows: Sequence[Choice], config: Mapping[str, object]) -> tuple[Fit, ...
         room = int(memory * 10**9 * USABLE)
         fitting = [row for row in rows if row.size_bytes + listed_tokens(config) * token <= room]
         choice = max(fitting, key=lambda row: row.size_bytes, default=None)
-        tokens = min(limit, (room - choice.size_bytes) // token) if choice else 0
-        if not found or (found[-1].choice, found[-1].tokens) != (choice, tokens):
-            found.append(Fit(memory, choice, tokens))
-    return tuple(found)
+        if choice and (not found or found[-1].choice is not choice):
+            found.append(Fit(memory, choice, min(limit, (room - choice.size_bytes) // token)))
+    return tuple(found) if len(found) > 1 else ()

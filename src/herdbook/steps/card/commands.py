@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from herdbook.plan.edition import Edition
+from herdbook.steps.card.choices import to_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,14 +18,14 @@ QUESTION, START = "What is the capital of France?", "The capital of France is"
 
 
 def commands(plan: Plan, choices: Sequence[Choice], *, loadable: bool) -> str:
-    """Return the commands that run a release, one a line; those of llama.cpp for the file that is recommended, or the last.
+    """Return the commands that run a release, one a line; those of llama.cpp for one file.
 
     Args:
         plan: The release's plan.
         choices: Its files.
         loadable: Whether transformers loads its weights.
     """
-    file = next((one for one in choices if one.recommended), choices[-1])
+    file = to_run(choices)
     alone = plan.edition is Edition.GGUF
     return "\n".join(_lines(plan, file, plan.repo, weights=loadable and not alone))
 

@@ -228,6 +228,8 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
     )
     comparisons = comparisons_of(plan, measurements, taken)
     files = choices(plan, counts, weights, quantized, measurements)
+    # a repository of GGUF files has no others
+    offered = [file for file in files if file.method or plan.edition is not Edition.GGUF]
     columns = results.columns(measurements)
     compared, ranks = titled(comparisons, measurements), rank_all(plan, measurements)
     content = plan.recipe_path.read_bytes()
@@ -259,7 +261,7 @@ def gather(plan: Plan, taken: tuple[Comparison, ...] | None = None) -> Facts:
         licensed=plan.licensed,
         made=made_models(nodes),
         choices=files,
-        fits=fits(files, plan.released.config),
+        fits=fits(offered, plan.released.config),
         losses=losses_of(plan),
         commands=commands(plan, files, loadable=is_loadable(plan.released)),
         changes=changes_since(plan, own, digests, text),

@@ -29,10 +29,12 @@ from herdbook.lock import check_pinned
 from herdbook.plan.quantize import note_of
 from herdbook.provenance.slsa import HUB_PAGES
 from herdbook.quantization.schemes import SCHEMES
+from herdbook.recipe import Compress
 from herdbook.sources.card_template import problem
 from herdbook.steps.card import results
 from herdbook.steps.card.anchors import anchor, resolved
 from herdbook.steps.card.choices import TOLERATED
+from herdbook.steps.card.commands import LOCAL, QUESTION, START
 from herdbook.tools.installed import (
     CARD_TEMPLATE,
     GGUF_CARD_TEMPLATE,
@@ -147,11 +149,15 @@ def render_quantized(facts: Facts, plan: Plan) -> str:
 
 def render_encoded(facts: Facts, plan: Plan, scheme: Scheme) -> str:
     """Return the text of the card of a repository with the model in a format for GPU servers or Macs. Raises as ``render_text``."""
+    assert isinstance(plan.released.recipe, Compress)  # noqa: S101 - as of every release in such a format
+    encoded = plan.nodes[plan.released.recipe.compress]
     known = _known(facts) | {
         "title": plan.title,
-        "repo": Markdown(plan.repo or "path/to/this/folder"),
+        "repo": Markdown(plan.repo or LOCAL),
         "weights_page": f"{HUB_PAGES}/{facts.recipe.release.repo}",
         "scheme": scheme,
+        "share": plan.released.size_bytes / encoded.size_bytes,
+        "prompt": QUESTION if plan.released.chat_template else START,
         "is_mixture": plan.released.config.get("model_type") in BY_MODEL_TYPE,
         "limits": LAYOUTS[scheme.library].warnings(plan.released.config),
     }
@@ -179,7 +185,7 @@ def _known(facts: Facts) -> dict[str, object]:
         "gguf_note": note_of(facts.released.config) if any(choice.method for choice in facts.choices) else "",
         "herdbook_page": homepage(),
         # the recipe allows nothing to be escaped
-        "where": Markdown(facts.recipe.release.repo or "path/to/this/folder"),
+        "where": Markdown(facts.recipe.release.repo or LOCAL),
         "scheme_repos": [
             (scheme, repo, f"{HUB_PAGES}/{repo}")
             for scheme, repo in facts.recipe.publish.scheme_repos.items()
