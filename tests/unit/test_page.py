@@ -12,6 +12,7 @@ import subprocess
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from safetensors import safe_open
@@ -21,6 +22,7 @@ from herdbook.layout import LINEAGE, Layout
 from herdbook.needs.spent import Spent, note, spent
 from herdbook.plan.jobs import result_jobs
 from herdbook.release.finding import Finding, Options, Outcome
+from herdbook.release.hub_subject import HubSubject
 from herdbook.release.reader import Release
 from herdbook.release.subject import FolderSubject
 from herdbook.steps.card.step import render_card
@@ -90,6 +92,13 @@ def folder(tmp_path_factory):
 def page_of(folder, build=None):
     release = Release(FolderSubject(folder))
     return as_page("a name", list(levels.run(release, "claims", Options())), release, build)
+
+
+def card_of(page):
+    """The address of the link to the card; None if there is none."""
+    links = [a["href"] for tag, a in Elements(page).found if tag == "a" and a["href"][0] != "#"]
+    assert len(links) < 2
+    return next(iter(links), None)
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +219,38 @@ def test_the_head_says_what_it_is_and_who_signed(folder, page):
     assert "made from base, other." in head
     assert f"checks that {levels.LEVELS['claims'][0].proves}" in head
     assert "Signature: nothing is signed, so its author is not proven." in head
+
+
+def test_it_leads_to_the_card_from_above_the_folder_alone(folder, page, tmp_path):
+    """A folder with a colon and a hash, which a browser would take for a protocol and a place in a file."""
+    copy = tmp_path / "a:b #1/release"
+    shutil.copytree(folder, copy)
+    release = Release(FolderSubject(copy))
+    found = list(levels.run(release, "files", Options()))
+    for place, expected in (
+        (copy.parent / "report.html", "./release/README.md"),
+        (tmp_path / "report.html", "./a%3Ab%20%231/release/README.md"),
+        (tmp_path / "elsewhere/report.html", None),
+        (None, None),
+    ):
+        link = card_of(as_page("a name", found, release, None, place))
+        assert link == expected
+        if link:
+            assert (place.parent / unquote(link)).read_bytes() == (folder / "README.md").read_bytes()
+    assert card_of(page) is None
+    (copy / "README.md").unlink()
+    release = Release(FolderSubject(copy))
+    assert card_of(as_page("a name", found, release, None, copy.parent / "report.html")) is None
+
+
+def test_that_of_a_repository_leads_to_its_card_on_the_hub(folder, local_hub_client):
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+    local_hub_client.add_repo("owner/name", files)
+    release = Release(HubSubject("owner/name", None))
+    link = card_of(as_page("a name", list(levels.run(release, "files", Options())), release))
+    assert link == f"https://huggingface.co/owner/name/blob/{release.subject.commit}/README.md"
 
 
 def test_a_damaged_release_has_a_page_that_says_so(folder, tmp_path):

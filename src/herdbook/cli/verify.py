@@ -211,7 +211,7 @@ def command(
         from herdbook.files import write_output
         from herdbook.verify.page import as_page
 
-        write_output(page, as_page(name, results, opened, build))
+        write_output(page, as_page(name, results, opened, build, page))
     if vsa and opened:
         findings.write_summary(vsa, opened, results, chosen)
     say(report.closing(f"{file}, of {name}" if file else name, results))

@@ -13,12 +13,14 @@ import hashlib
 from collections import Counter
 from importlib import resources
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from herdbook import __version__
 from herdbook.errors import HerdbookError
 from herdbook.humanize import duration, size
 from herdbook.layout import CARD, FIGURES, LINEAGE_FIGURE, SUMS
 from herdbook.release.finding import Outcome
+from herdbook.sources import purl
 from herdbook.verify.page import measured, tracing
 from herdbook.verify.page.built import built
 from herdbook.verify.report import LABELS, outcome, signed_by
@@ -37,7 +39,11 @@ SHOWN = 200  # findings of a level that are listed
 
 
 def as_page(
-    name: str, results: Sequence[LevelResult], release: Release | None, build: Path | None = None
+    name: str,
+    results: Sequence[LevelResult],
+    release: Release | None,
+    build: Path | None = None,
+    place: Path | None = None,
 ) -> str:
     """Return the page.
 
@@ -46,6 +52,7 @@ def as_page(
         results: The result of each level of its verification.
         release: The release; None if it could not be opened.
         build: The folder of results that it was built in, if that is at hand.
+        place: Where the page is written, for its link to the card of a release in a folder.
     """
     import jinja2
 
@@ -70,6 +77,7 @@ def as_page(
         signed=signed_by(results),
         levels=[_level(result) for result in results],
         repo=sections.read(lambda opened: opened.repo, None) or "FOLDER",
+        card=_card(release, place) if release else None,
         graph=sections.read(tracing.graph, None),
         models=sections.read(tracing.models, []),
         sources=sections.read(tracing.sources, []),
@@ -162,6 +170,22 @@ def _figures(release: Release) -> list[dict[str, str]]:
         }
         for name in names
     ]
+
+
+def _card(release: Release, place: Path | None) -> str | None:
+    """Return the address of a release's card: on the Hub, at its commit, or relative to a page that lies above the folder.
+
+    None if there is no card, or if the address would show where on this machine the folder is.
+    """
+    if CARD not in release.subject.files:
+        return None
+    if commit := purl.parse(release.subject.uri):
+        return f"{commit.endpoint}/{commit.repo}/blob/{commit.commit}/{CARD}"
+    folder = getattr(release.subject, "folder", None)
+    if folder is None or place is None:
+        return None
+    above, below = place.parent.resolve(), folder.resolve()
+    return f"./{quote((below / CARD).relative_to(above).as_posix())}" if below.is_relative_to(above) else None
 
 
 def _files(release: Release) -> list[dict[str, Any]]:
