@@ -215,7 +215,7 @@ def test_filters_are_stated(tmp_path):
 def test_an_interval_in_which_the_place_stays_says_so(tmp_path):
     """0.835 is between a, 0.8, and b, 0.86, and so are its ends: 1.96 standard errors are 0.0196. A better one is before all."""
     text = said(plan_of(tmp_path, stderr=0.01))
-    assert "next below is b with 0.86. The place is the same in all of the score's 95 % interval." in text
+    assert "next below is b with 0.86. The place is the same throughout the score's 95 % interval." in text
     text = said(plan_of(tmp_path / "best", stderr=0.01, better=0.5))
     assert "**1st of 6 on Board" in text
     assert "Better than all of the others; next below is a" in text
