@@ -180,6 +180,7 @@ def test_its_card_leads_to_the_weights(made):
     assert "vllm serve keeper/Tiny-FP8" in card
     assert "FP8_DYNAMIC" in card
     other = (main_plan.layout.release_folder / "README.md").read_text()
+    assert "The largest that fits" not in other  # 8 GB hold all of it
     assert "[keeper/Tiny-FP8](<https://huggingface.co/keeper/Tiny-FP8>)" in other
     assert "\n- Macs: [keeper/Tiny-6bit](<https://huggingface.co/keeper/Tiny-6bit>), in `MLX_6BIT`\n" in other
     card = (mac.layout.release_folder / "README.md").read_text()

@@ -297,6 +297,9 @@ def test_the_first_answers_are_on_two_screens_of_a_phone(folder, tmp_path):
 def test_and_those_of_a_very_large_release(tmp_path):
     plan = large.write(tmp_path)
     render_card(plan, tmp_path / "card")
+    text = (tmp_path / "card/README.md").read_text().replace("\\", "")
+    fits = "in 8 GB Q5_K_S with 128 tokens of context; in 12 GB or more Q8_0 with 128 tokens of context."
+    assert f"The largest that fits: {fits}" in text
     first = answers(tmp_path / "card/README.md", tmp_path)
     assert first == sorted(first)
     assert first[-1] < 2
