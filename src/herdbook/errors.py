@@ -21,7 +21,10 @@ The command line prints it after the filter of `herdbook.visible`, and exits wit
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class HerdbookError(Exception):
@@ -42,20 +45,27 @@ class RecipeError(HerdbookError):
     Args:
         problems: All problems, one line each, so that they can be fixed in one go.
         file: The recipe's path as the user typed it, if known.
+        at: The line of the file that each problem is at, from 1; None where it is not known.
     """
 
     exit_status = 2
 
-    def __init__(self, problems: str | list[str], file: str | None = None) -> None:
+    def __init__(
+        self, problems: str | list[str], file: str | None = None, at: Sequence[int | None] = ()
+    ) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.file, self.at = file, tuple(at) or (None,) * len(self.problems)
         prefix = f"{file}: " if file else ""
-        self._lines = [prefix + problem for problem in self.problems]
-        super().__init__("\n".join(self._lines))
+        super().__init__("\n".join(prefix + problem for problem in self.problems))
 
     @property
     def lines(self) -> list[str]:
-        """The message in lines: one for each problem."""
-        return self._lines
+        """The message in lines: one for each problem, with its place."""
+        prefix = f"{self.file}: " if self.file else ""
+        return [
+            f"{prefix}{f'line {line}: ' if line else ''}{problem}"
+            for problem, line in zip(self.problems, self.at, strict=True)
+        ]
 
 
 class LockError(HerdbookError):
