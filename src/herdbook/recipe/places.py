@@ -8,7 +8,7 @@ from herdbook import yamlio
 from herdbook.errors import RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     Keys = tuple[Any, ...]
@@ -31,7 +31,7 @@ def keys_of(problem: str, content: Any) -> Keys:
     keys: list[Any] = []
     rest = problem
     while True:
-        entries = content.items() if isinstance(content, dict) else ()
+        entries: Iterable[tuple[Any, Any]] = content.items() if isinstance(content, dict) else ()
         entries = enumerate(content) if isinstance(content, list) else entries
         fitting = [(str(key), key, value) for key, value in entries if _starts(rest, str(key))]
         if not fitting:

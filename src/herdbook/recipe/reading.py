@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from herdbook import limits, yamlio
 from herdbook.errors import RecipeError
@@ -12,7 +13,7 @@ from herdbook.recipe.evaluate import Suite
 from herdbook.recipe.mending import problems_of
 from herdbook.recipe.places import in_order, lines_of
 from herdbook.recipe.section import Section
-from herdbook.recipe.whole import Recipe
+from herdbook.recipe.whole import Model, Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,19 @@ def read_text(path: Path) -> str:
         raise RecipeError(
             f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)
         ) from error
+
+
+def readable_models(text: str) -> dict[str, Section]:
+    """Return the models of a recipe whose own entries have the right form, whatever is wrong with the rest."""
+    try:
+        models = yamlio.load(text)["models"].items()
+    except (yamlio.YamlError, LookupError, TypeError, AttributeError):
+        return {}
+    found: dict[str, Section] = {}
+    for name, entry in models:
+        with suppress(ValidationError):
+            found[name] = TypeAdapter(Model).validate_python(entry)
+    return found
 
 
 def parse(text: str, file: str = "recipe") -> Recipe:
