@@ -79,7 +79,7 @@ def in_words(item: ErrorDetails) -> str | None:
         given = about["tag"] if kind == "union_tag_invalid" else value
         names = choices(item)
         hint = did_you_mean(given, names) if isinstance(given, str) else ""
-        return f"{shown(given)} is not {_or(names)}{hint}"
+        return f"{shown(given)} is not {'one of ' * (len(names) > 1)}{_or(names)}{hint}"
     if kind == "string_pattern_mismatch" and (form := _FORMS.get(str(about["pattern"]))):
         return f"{value!r} is not {form}"
     if bound := _BOUNDS.get(kind):
@@ -169,6 +169,4 @@ def _length(value: Any) -> int:
 
 
 def _or(words: list[str]) -> str:
-    if len(words) < 2:
-        return "".join(words)
-    return f"{'one of ' * (len(words) > 2)}{', '.join(words[:-1])} or {words[-1]}"
+    return " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

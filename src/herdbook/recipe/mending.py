@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
 from herdbook import limits
 from herdbook.humanize import closest, did_you_mean
+from herdbook.recipe.dense import Dense
 from herdbook.recipe.forms import choices, in_words, shown, together_in_words
 from herdbook.recipe.places import keys_of
 from herdbook.recipe.section import NAME_PATTERN
@@ -37,6 +39,11 @@ ROUNDS = (
 # What takes the place of a model or a release whose own entry is wrong.
 _STAND_IN: dict[str, Any] = {"hub": "unknown/unknown"}
 _RELEASE = {"name": "unknown", "license": "unknown"}
+METHODS = [
+    method
+    for kind in get_args(get_args(Dense)[0])
+    for method in get_args(kind.model_fields["method"].annotation)
+]
 # The keys of models that name other models. What is below the last three names none.
 _NAMING = {"laser", "on", "base", "other", "model"}
 _OTHER_NAMES = {"search", "parameters", "layers"}
@@ -258,7 +265,10 @@ def _operation(item: ErrorDetails) -> str:
     if several:
         return f"{words} (found {' and '.join(several)})"
     old, new = _nearest_operation(value)
-    return f"{words} (found {shown(value)})" + (f"; did you mean {new!r} by {old!r}?" if new else "")
+    hint = f"; did you mean {new!r} by {old!r}?" if new else ""
+    if not new and (method := next(filter(None, (closest(str(key), METHODS) for key in value)), None)):
+        hint = f"; did you mean `merge: {{method: {method}, ...}}`?"
+    return f"{words} (found {shown(value)}){hint}"
 
 
 def _nearest_operation(value: Any) -> tuple[str, str | None]:
@@ -266,7 +276,7 @@ def _nearest_operation(value: Any) -> tuple[str, str | None]:
     if not isinstance(value, dict) or any(name in value for name in OPERATIONS):
         return "", None
     near = [(str(key), found) for key in value if (found := closest(str(key), OPERATIONS))]
-    return near[0] if len(near) == 1 else ("", None)
+    return max(near, key=lambda pair: SequenceMatcher(None, *pair).ratio(), default=("", None))
 
 
 def _named(value: Any, keys: Keys, key: Any = None) -> Iterator[tuple[Keys, str]]:
