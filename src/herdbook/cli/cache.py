@@ -58,13 +58,14 @@ def _of_target(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.pass_obj
     def run(
         target: Target,
+        /,
         own_recipe: Path | None,
         own_results: Path | None,
         own_place: str | None,
         **others: Any,
     ) -> Any:
-        given = {"recipe": own_recipe, "results": own_results, "place": own_place}
-        return function(replace(target, **{name: value for name, value in given.items() if value}), **others)
+        named = Target(own_place or target.place, own_recipe or target.recipe, own_results or target.results)
+        return function(named, **others)
 
     own = (
         click.option(
