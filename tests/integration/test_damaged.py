@@ -30,7 +30,7 @@ REFUSALS = {
 VERIFIED = {0, 8, 9}
 
 
-@pytest.fixture(params=[mutations.BUDGET or 10, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.fixture(params=[mutations.BUDGET or 10, pytest.param(150, marks=pytest.mark.slow)])
 def budget(request):
     """The number of mutations of each kind."""
     return request.param

@@ -104,7 +104,9 @@ def test_law_against_a_plain_integral(beta):
         assert law.below(expected) == pytest.approx(share, abs=1e-3)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(200, 200), (600, 200), (200, 800)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(200, 200), pytest.param(600, 200, marks=pytest.mark.slow), (200, 800)]
+)
 def test_of_pure_noise_nothing_is_signal(rows, columns):
     values = values_of(0.02 * draw(rows, columns))
     law = NoiseLaw(rows, columns)

@@ -26,6 +26,11 @@ SOURCES = {
     "cognitivecomputations/samantha-1.1-westlake-7b": 5 * GB,
     "Kukedlc/Triunvirato-7b": 10 * GB,
 }
+SHORTER = {
+    r"\bwindows: 40\b": "windows: 30",
+    r"\btokens: 96\b": "tokens: 12",
+    r"&layers 20-31\b": "&layers 28-31",
+}
 SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
@@ -216,6 +221,8 @@ def write_tokenizer(folder, lines):
 def copy_recipe(root, documents=None):
     """Copy the recipe with what it names beside itself; return its path. Measured is only so much of each text.
 
+    Then there are less text and fewer matrices to search, too: passes over it are most of what a build computes.
+
     What needs the data of suites, which are not here, is left out, and with it the predecessor: test_benchmarks.py has
     stand-ins of the suites, and test_suite_scores.py reads the recipe as it is.
     """
@@ -241,6 +248,10 @@ def copy_recipe(root, documents=None):
     ):
         text, count = re.subn(pattern, "", text, flags=re.MULTILINE)
         assert count, pattern
+    if documents:
+        for pattern, less in SHORTER.items():
+            text, count = re.subn(pattern, less, text)
+            assert count, pattern
     recipe.write_text(text, encoding="utf-8")
     assert not recipes.load(recipe).evaluate.suites
     return recipe

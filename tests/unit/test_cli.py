@@ -520,7 +520,7 @@ def test_short_work_leaves_no_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "a line\n"
 
 
-@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
+@pytest.mark.parametrize("variables", [{}, pytest.param({"NO_COLOR": "1"}, marks=pytest.mark.slow)])
 def test_pipes_get_no_control_characters_and_no_bars(recipe, variables):
     run("lock", recipe)
     script = (

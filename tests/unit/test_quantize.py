@@ -91,12 +91,27 @@ def rewrite(path, output, *, leave_out=(), rename=(), twice=()):
 # --- the same files as llama.cpp
 
 
-# One dense model and one mixture are fast tests; the others differ in shapes and numbers of experts.
+# One dense model, and one method of one mixture, are fast tests; the others differ in shapes and numbers of experts.
+FAST = {"narrow": MODELS["narrow"].methods, "four": ("Q4_K_M",)}
+SLOW = {
+    name: tuple(one for one in model.methods if one not in FAST.get(name, ()))
+    for name, model in MODELS.items()
+}
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=() if one in {"narrow", "four"} else pytest.mark.slow) for one in MODELS]
+    ("name", "methods"),
+    [
+        *(pytest.param(name, methods, id=name) for name, methods in FAST.items()),
+        *(
+            pytest.param(name, methods, id=f"{name}, the others", marks=pytest.mark.slow)
+            for name, methods in SLOW.items()
+            if methods
+        ),
+    ],
 )
-def test_files_are_those_of_llama_cpp(herd, tmp_path, name):
-    for method in MODELS[name].methods:
+def test_files_are_those_of_llama_cpp(herd, tmp_path, name, methods):
+    for method in methods:
         record = quantize(herd(name), tmp_path / "made.gguf", method, threads=2)
         peer = PEER[f"{name} {method}"]
         types = {entry["name"]: entry["type"] for entry in record["tensors"]}

@@ -96,7 +96,7 @@ def test_an_output_matrix_beside_a_tied_embedding_is_used(herd, tmp_path):
     assert torch.equal(logits(load_dequantized(full, tied)), logits(load_dequantized(full, folder)))
 
 
-@pytest.mark.parametrize("name", ["narrow", "eight"])
+@pytest.mark.parametrize("name", ["narrow", pytest.param("eight", marks=pytest.mark.slow)])
 def test_wider_types_lose_less(herd, tmp_path, name):
     folder, full = herd(name)
     source = logits(load_dequantized(full, folder))

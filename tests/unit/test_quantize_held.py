@@ -65,7 +65,7 @@ def types(plan, item):
 
 @pytest.fixture(
     scope="module",
-    params=[PLAIN, WEIGHED, pytest.param(IN_GRIDS, marks=pytest.mark.slow)],
+    params=[PLAIN, *(pytest.param(one, marks=pytest.mark.slow) for one in (WEIGHED, IN_GRIDS))],
     ids=["plain", "imatrix", "grids"],
 )
 def made(request, tmp_path_factory):

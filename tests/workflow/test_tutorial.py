@@ -1,14 +1,17 @@
-"""The tutorial, command by command, in a shell: a first release, built, signed, verified and changed."""
+"""The tutorial, command by command, in a shell: a first release, built, signed, verified and changed.
+
+Its programs are forked, as in other tests: `make demo` starts the same ones for each step of a build of the same base.
+"""
 
 import os
 import subprocess
 
 import pytest
 
-from support import pages
+from support import forkserver, pages
 from support.project import REPOSITORY
 
-pytestmark = [pytest.mark.slow, pytest.mark.own_process]
+pytestmark = pytest.mark.slow
 
 
 def test_the_tutorial_works(tmp_path):
@@ -23,7 +26,10 @@ def test_the_tutorial_works(tmp_path):
     done = subprocess.run(
         ["bash", "-euxo", "pipefail", "-c", f"{first}cd herd\n{shared}{second}"],
         cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if not name.startswith("HERDBOOK_")},
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("HERDBOOK_")},
+            "PATH": f"{forkserver.PROGRAMS}{os.pathsep}{os.environ['PATH']}",
+        },
         capture_output=True,
         text=True,
         check=False,
