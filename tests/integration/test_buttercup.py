@@ -184,7 +184,7 @@ def test_what_people_see(full):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The recipe as it is, built whole by Snakemake from a local Hub with small weights: project, Hub, environment."""
+    """The recipe with less text and fewer matrices to search, built whole by Snakemake from a local Hub with small weights: project, Hub, environment."""
     try:
         CONVERTER.find()
     except StepError as error:
