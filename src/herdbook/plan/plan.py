@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property
 from graphlib import TopologicalSorter
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from herdbook.recipe import Recipe, Section
 
 MATRICES_OF_AN_MLP = 3
+_COMMAND = re.compile(r"`(herdbook (?:lock|tune))`")
 
 
 @dataclass(frozen=True)
@@ -337,4 +340,9 @@ def load(recipe_path: Path, results: Path = Path("results")) -> Plan:
     try:
         return make(recipe, lock, recipe_path, results)
     except RecipeError as error:
-        raise RecipeError(error.problems, str(recipe_path)) from error
+        raise RecipeError([_about(recipe_path, one) for one in error.problems], str(recipe_path)) from error
+
+
+def _about(recipe_path: Path, problem: str) -> str:
+    """Return a problem with the recipe in the command that it names, since another recipe may be configured."""
+    return _COMMAND.sub(lambda found: f"`{found[1]} {shlex.quote(str(recipe_path))}`", problem)
