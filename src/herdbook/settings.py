@@ -250,7 +250,9 @@ def pass_on(config: Mapping[str, Any], results: str, of_machine: dict[str, str])
             )
 
 
-def not_handed_on(outer: Mapping[str, Any], config: Mapping[str, Any], others: Iterable[str] = ()) -> list[str]:
+def not_handed_on(
+    outer: Mapping[str, Any], config: Mapping[str, Any], others: Iterable[str] = ()
+) -> list[str]:
     """Return the settings of the machine that a workflow sets and that a module of it does not get.
 
     Args:

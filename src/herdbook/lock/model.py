@@ -241,7 +241,9 @@ def path_for(recipe_path: Path) -> Path:
 
 def lock_command(lock_path: Path) -> str:
     """Return the command that writes a lock, as a message names it: with its recipe, since another one may be configured."""
-    recipes = [lock_path.with_name(lock_path.name.removesuffix(".lock.json") + end) for end in (".yaml", ".yml")]
+    recipes = [
+        lock_path.with_name(lock_path.name.removesuffix(".lock.json") + end) for end in (".yaml", ".yml")
+    ]
     named = next((f" {shlex.quote(str(path))}" for path in recipes if path.is_file()), "")
     return f"`herdbook lock{named}`"
 
