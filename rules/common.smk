@@ -178,7 +178,9 @@ if not Path(settings.RECIPE.value).exists():
         f"{settings.RECIPE.value}: no such file in {Path.cwd()}, the folder of the run (--directory), to which `recipe` is relative"
     )
 try:
-    PLAN = plans.load(Path(settings.RECIPE.value), Path(RESULTS))
+    # Another module's recipe may have searches of its own, which are tried later: of it, nothing is built now.
+    load = plans.load_at_least_start if trials and configured["recipe"] != trials else plans.load
+    PLAN = load(Path(settings.RECIPE.value), Path(RESULTS))
     JOBS = all_jobs(PLAN, configured_signer())
     # Looked up once, before jobs are chosen; the process of a job does not choose jobs.
     CACHED = available(PLAN, writes=not DRY) if workflow.is_main_process and not APART else {}
@@ -190,7 +192,9 @@ try:
         NODES.look_up(writes=not DRY)
     if not DRY and (hub_folder := own_hub_folder()):
         os.environ.update(HF_HUB_CACHE=str(hub_folder))
-except (HerdbookError, OSError) as error:
+except HerdbookError as error:
+    raise WorkflowError("\n".join(error.lines)) from None
+except OSError as error:
     raise WorkflowError(str(error)) from None
 
 # In a path, Snakemake takes a name in braces for a wildcard, and has no way to escape it.
