@@ -12,6 +12,9 @@ include: "rules/common.smk"
 
 
 rule all:
+    """
+    Make the release, and verify it.
+    """
     input:
         goals(),
     localrule: True

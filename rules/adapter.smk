@@ -2,6 +2,9 @@
 
 
 use rule fetch as adapter with:
+    """
+    Fold an adapter into one shard of the model that it was trained on, and write the shard's record.
+    """
     log:
         "logs/adapter/{id}.log",
     wildcard_constraints:

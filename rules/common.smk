@@ -35,9 +35,10 @@ from snakemake.path_modifier import PATH_MODIFIER_FLAG
 from snakemake.settings.types import RerunTrigger, SharedFSUsage
 
 MAIN = workflow.modifier.is_main_snakefile()  # not a module of another workflow
+DRY = workflow.output_settings.dryrun  # nothing is written then, not even to see whether it can be
 # The process of a job takes the settings that its build was started with, whatever has been written to the files since.
 OF_THE_BUILD = MAIN and not workflow.is_main_process and settings.are_set()
-# A cluster's file, which Snakemake merges into the configuration, also has keys that only its profile reads.
+# A cluster's file, which Snakemake merges into the configuration, also has keys that are no settings of steps.
 others = settings.CLUSTER_KEYS if workflow.overwrite_configfiles else ()
 files = [Path("config/config.yaml"), *workflow.overwrite_configfiles] if MAIN else []
 if MAIN:
@@ -47,6 +48,14 @@ else:  # by its prefix, since a module does not know the name that the workflow 
     where = f"the config of the module with prefix {prefix!r}" if prefix else "the config of the module"
 if not OF_THE_BUILD and (found := located_problems(config, files, where, others)):
     raise WorkflowError(*found)
+# Snakemake gives a module no configuration but its own: what the workflow's says, also with --config, would have no effect.
+if not MAIN:
+    outer = workflow.modifier.parent_modifier.globals["config"]
+    if lost := settings.not_handed_on(outer, config, others):
+        raise WorkflowError(
+            f"{where}: lacks {', '.join(lost)}, which the configuration of the workflow sets. Hand on all of it, config: "
+            '{**config, "recipe": ...}; or set the same key there, if need be to ""'
+        )
 # Snakemake puts the prefix of a module before the paths that it is handed.
 PREFIX = workflow.modifier.path_modifier
 RESULTS = PREFIX.replace_prefix(settings.RESULTS.default)
@@ -90,6 +99,11 @@ CONDA = "conda" in DEPLOYED
 CONTAINER = settings.CONTAINER.value if "apptainer" in DEPLOYED else ""
 # Snakemake would ignore another method. No image of Herdbook is published, so the rules name none but the setting's.
 if MAIN and (without := sorted(DEPLOYED - {"conda", "apptainer" if CONTAINER else ""})):
+    if without == ["env-modules"]:
+        raise WorkflowError(
+            "--software-deployment-method env-modules: the rules name no environment modules, so it would have no effect. Load the "
+            "module of your Python, install Herdbook there, and leave out the option; or use conda (envs/README.md)"
+        )
     raise WorkflowError(
         f"--software-deployment-method {' '.join(without)}: the rules name no containers and no modules, so it would have no effect. "
         "Use conda; or build an image, in a checkout of Herdbook: apptainer build herdbook.sif envs/herdbook.def; and name it: "
@@ -159,20 +173,24 @@ onstart:
 if not settings.RECIPE.value:
     place = "config/config.yaml" if MAIN else where
     raise WorkflowError(f"{place}: names no recipe; set `recipe` to the path of one")
+if not Path(settings.RECIPE.value).exists():
+    raise WorkflowError(
+        f"{settings.RECIPE.value}: no such file in {Path.cwd()}, the folder of the run (--directory), to which `recipe` is relative"
+    )
 try:
     # Another module's recipe may have searches of its own, which are tried later: of it, nothing is built now.
     load = plans.load_at_least_start if trials and configured["recipe"] != trials else plans.load
     PLAN = load(Path(settings.RECIPE.value), Path(RESULTS))
     JOBS = all_jobs(PLAN, configured_signer())
     # Looked up once, before jobs are chosen; the process of a job does not choose jobs.
-    CACHED = available(PLAN) if workflow.is_main_process and not APART else {}
+    CACHED = available(PLAN, writes=not DRY) if workflow.is_main_process and not APART else {}
     NODES = Nodes(PLAN) if APART else None
     if NODES and workflow.is_main_process:
-        NODES.look_up()
         if trials:  # written just now, so git does not know them
             workflow.configfiles += map(os.path.abspath, (PLAN.recipe_path, locks.path_for(PLAN.recipe_path)))
         check_sent(PLAN, workflow.configfiles)
-    if hub_folder := own_hub_folder():
+        NODES.look_up(writes=not DRY)
+    if not DRY and (hub_folder := own_hub_folder()):
         os.environ.update(HF_HUB_CACHE=str(hub_folder))
 except HerdbookError as error:
     raise WorkflowError("\n".join(error.lines)) from None

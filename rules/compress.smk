@@ -2,6 +2,9 @@
 
 
 use rule fetch as compress with:
+    """
+    Encode one shard of the released model for GPU servers or Macs, and write its record.
+    """
     log:
         "logs/compress/{id}.log",
     wildcard_constraints:

@@ -18,6 +18,7 @@ rule evaluate:
         environment("evaluate")
     threads: cores
     resources:
+        **OF_GPUS,
         gpu=gpus,
         gpu_mem_mb=gpu_memory,
         mem_mb=memory,

@@ -6,7 +6,7 @@ Shards of all models are made in the same way; the rules of the other operations
 
 rule fetch:
     """
-    Make one shard of a model, and its record.
+    Fetch one shard of a source, compare it with the lock, and write its record.
     """
     input:
         inputs,
@@ -22,6 +22,7 @@ rule fetch:
         environment("build")
     threads: cores
     resources:
+        **OF_GPUS,
         gpu=gpus,
         gpu_mem_mb=gpu_memory,
         mem_mb=memory,

@@ -18,6 +18,7 @@ rule search:
         environment("build")
     threads: cores
     resources:
+        **OF_GPUS,
         gpu=gpus,
         gpu_mem_mb=gpu_memory,
         mem_mb=memory,
@@ -31,6 +32,9 @@ rule search:
 
 
 use rule fetch as laser with:
+    """
+    Reduce the chosen matrices of one shard, copy its other tensors, and write its record.
+    """
     log:
         "logs/laser/{id}.log",
     wildcard_constraints:

@@ -2,6 +2,9 @@
 
 
 use rule fetch as merge with:
+    """
+    Merge one shard of several models of one architecture, or stack layers, and write its record.
+    """
     log:
         "logs/merge/{id}.log",
     wildcard_constraints:

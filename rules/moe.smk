@@ -2,6 +2,9 @@
 
 
 use rule fetch as moe with:
+    """
+    Make one shard of a Mixture of Experts: copies of its parents' tensors, or routers; and its record.
+    """
     log:
         "logs/moe/{id}.log",
     wildcard_constraints:

@@ -72,6 +72,25 @@ def gpu_memory(wildcards, threads):
     return rounded(size_bytes, 10**6) or None
 
 
+def on_gpus(asked, otherwise):
+    """Return a function of a resource: what a job that requests a GPU asks for, and what any other does."""
+    return lambda wildcards: asked if gpus(wildcards) else otherwise
+
+
+def of_cluster(key):
+    """Return a line of the cluster's file (profiles/README.md); empty if it has none."""
+    return str(config.get(key) or "")
+
+
+# Where a cluster runs jobs on GPUs: resources of the rules, since a profile's settings by rule name do not reach the rules of a
+# module, which have other names.
+OF_GPUS = {}
+if ON_GPU and of_cluster("gpu"):
+    OF_GPUS["gpu_model"] = on_gpus(of_cluster("gpu"), None)
+if ON_GPU and of_cluster("gpu_partition"):
+    OF_GPUS["slurm_partition"] = on_gpus(of_cluster("gpu_partition"), of_cluster("partition") or None)
+
+
 def rounded(amount, unit):
     """Return an amount in a unit, rounded up."""
     return -(-int(amount) // unit)

@@ -18,6 +18,7 @@ rule routing:
         environment("build")
     threads: cores
     resources:
+        **OF_GPUS,
         gpu=gpus,
         gpu_mem_mb=gpu_memory,
         mem_mb=memory,

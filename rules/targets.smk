@@ -2,18 +2,27 @@
 
 
 rule models:
+    """
+    Make the folders of all models that the recipe needs.
+    """
     input:
         made_by("assemble"),
     localrule: True
 
 
 rule evaluations:
+    """
+    Measure all models and files that the recipe measures.
+    """
     input:
         part_of_recipe("evaluate", "evaluate"),
     localrule: True
 
 
 rule quantized:
+    """
+    Make all quantized files.
+    """
     input:
         part_of_recipe("quantize", "quantize"),
     localrule: True

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 KEYLESS = "keyless"  # in place of a key's path: sign with Sigstore
-# The keys of a cluster's file (profiles/README.md) that profiles/slurm reads itself. Snakemake merges that file into the
-# configuration, so they also reach the workflow, which has no use for them.
+# The keys of a cluster's file (profiles/README.md). Snakemake merges that file into the configuration, where profiles/slurm and
+# rules/resources.smk read them: they say where jobs run, and no step reads them.
 CLUSTER_KEYS = ("account", "partition", "gpu_partition", "gpu")
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
@@ -248,6 +248,20 @@ def pass_on(config: Mapping[str, Any], results: str, of_machine: dict[str, str])
                 f"{one.key or one.variable}: is {value!r} in this module of the workflow and {other!r} in another; set the same "
                 "in both, since it is a setting of the machine"
             )
+
+
+def not_handed_on(
+    outer: Mapping[str, Any], config: Mapping[str, Any], others: Iterable[str] = ()
+) -> list[str]:
+    """Return the settings of the machine that a workflow sets and that a module of it does not get.
+
+    Args:
+        outer: The configuration of the workflow.
+        config: The configuration that it gives to the module. A setting in it is the module's, whatever its value.
+        others: Further keys that a module gets in the same way.
+    """
+    keys = [one.key for one in SETTINGS if one.key and one not in OF_A_BUILD]
+    return [key for key in (*keys, *others) if outer.get(key) not in (None, "") and key not in config]
 
 
 def are_set() -> bool:

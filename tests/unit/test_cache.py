@@ -108,6 +108,32 @@ def test_what_was_put_is_taken_elsewhere_with_the_same_bytes(cache, tmp_path):
     assert not list((tmp_path / "two").glob("*.part"))
 
 
+def test_what_is_only_looked_up_writes_nothing(cache, monkeypatch):
+    def refuse(**_):
+        raise AssertionError("something is written")
+
+    if isinstance(cache.store, FolderStore):
+        before = cache.store.root.stat().st_mtime_ns
+        cache.check(by_writing=False)
+        assert list(cache.store.root.iterdir()) == []
+        assert cache.store.root.stat().st_mtime_ns == before
+        return
+    monkeypatch.setattr(cache.store._client, "put_object", refuse)
+    cache.check(by_writing=False)
+    with pytest.raises(AssertionError, match="something is written"):
+        cache.check()
+
+
+def test_a_missing_place_is_found_without_writing(tmp_path, server, monkeypatch):
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    for name, value in s3_server.environment(server).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CacheError, match=r"s3://nobodys/x: the cache cannot be used: .*NoSuchBucket"):
+        configured("s3://nobodys/x").check(by_writing=False)
+    with pytest.raises(CacheError, match="the cache's folder does not exist"):
+        configured(str(tmp_path / "nowhere")).check(by_writing=False)
+
+
 def test_other_names_gates_and_keys_are_other_entries(tmp_path):
     one = product(tmp_path)
     others = [

@@ -120,7 +120,7 @@ def test_a_lock_of_another_recipe_is_told(recipe, old, new, expected):
     tiny.lock(recipe)
     recipe.write_text(recipe.read_text().replace(old, new, 1))
     with pytest.raises(
-        LockError, match=f"the lock does not match the recipe at {expected}. Run `herdbook lock`"
+        LockError, match=f"the lock does not match the recipe at {expected}. Run `herdbook lock {recipe}`"
     ):
         plans.load(recipe)
 
@@ -133,7 +133,8 @@ def test_what_a_recipe_does_with_a_source_is_not_the_lock_s_matter(recipe):
 
 def test_missing_and_damaged_locks(recipe):
     with pytest.raises(
-        LockError, match=r"r\.lock\.json: the lock does not exist\. Create it with `herdbook lock`"
+        LockError,
+        match=r"r\.lock\.json: the lock does not exist\. Create it with `herdbook lock \S*/r\.yaml`",
     ):
         plans.load(recipe)
     path = locks.path_for(recipe)
@@ -162,7 +163,7 @@ def test_missing_and_damaged_locks(recipe):
 def test_locks_of_other_versions(recipe, text, told):
     path = locks.path_for(recipe)
     path.write_text(text)
-    with pytest.raises(LockError, match=rf"r\.lock\.json: {told}.*, or run `herdbook lock`\.$"):
+    with pytest.raises(LockError, match=rf"r\.lock\.json: {told}.*, or run `herdbook lock \S*/r\.yaml`\.$"):
         plans.load(recipe)
 
 

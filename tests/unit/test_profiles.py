@@ -78,20 +78,8 @@ def test_a_cluster_s_lines_reach_the_jobs_that_they_are_for(tmp_path, monkeypatc
         name: resource for name, resource in found.default_resources.items() if name.startswith("slurm")
     }
     assert resources(default) == {"slurm_account": "12345", "slurm_partition": "input"}
-    assert found.set_resources.keys() == {"laser", "search", "evaluate", "routing"}
-    laser = dict(found.set_resources["laser"].items())
-    assert resources(laser, threads=4) == {"gpu_model": "a100", "slurm_partition": "gpu"}
-    assert resources(laser, threads=1) == {"gpu_model": "", "slurm_partition": "input"}
-    for rule in ("search", "evaluate", "routing"):
-        asked = resources(dict(found.set_resources[rule].items()))
-        assert asked == {"gpu_model": "a100", "slurm_partition": "gpu"}
-
-
-def test_on_the_cpu_nothing_asks_for_a_gpu(tmp_path, monkeypatch):
-    site = tmp_path / "site.yaml"
-    site.write_text(yaml.safe_dump({**SITE, "device": "cpu"}), encoding="utf-8")
-    monkeypatch.setenv("HERDBOOK_CLUSTER", str(site))
-    assert not settings("slurm").set_resources
+    # those of jobs on GPUs are in the rules: tests/workflow/test_module.py
+    assert not found.set_resources
 
 
 @pytest.mark.parametrize("text", ["account lab\n", "- account: lab\n"])

@@ -46,6 +46,14 @@ def test_one_fault_of_a_mixture_is_told_in_one_line():
     assert line == "r.yaml: models.mix.moe.experts.0.prompts: expected a list (found 'one')"
 
 
+def test_an_adapter_in_the_form_of_a_model_is_told_in_one_line():
+    (line,) = problems(
+        "models:\n  base: {folder: b}\n  x: {adapter: {folder: a, license: mit}, on: base}\n"
+        "release: {model: x, name: X, license: mit}\n"
+    )
+    assert "models.x.adapter: a folder is written `adapter: path`" in line
+
+
 def patterns(schema):
     """Return the regular expressions in a schema that texts must match."""
     if isinstance(schema, dict):

@@ -416,4 +416,4 @@ def test_what_upstream_says_is_escaped(herd):
 def test_a_recipe_that_asks_otherwise_is_locked_first(herd, capfd):
     herd.recipe.write_text(herd.recipe.read_text().replace("herd/calf@main", "herd/calf@v2"))
     assert main(["refresh", "--recipe", str(herd.recipe)]) == 3
-    assert "Run `herdbook lock`" in capfd.readouterr().err
+    assert f"Run `herdbook lock {herd.recipe}`" in capfd.readouterr().err

@@ -158,17 +158,34 @@ def test_a_cluster_s_file_has_keys_of_its_own():
     ]
 
 
-def test_the_keys_of_a_cluster_are_those_that_its_profile_reads():
+def test_the_keys_of_a_cluster_are_those_that_its_profile_and_the_rules_read():
     profile = (ROOT / "profiles/slurm/profile.v9+.yaml").read_text(encoding="utf-8")
     used = set(re.findall(r"""about(?:\.get\(|\[)["'](\w+)|["'](\w+)["'] in about""", profile))
-    read = {name for pair in used for name in pair if name}
-    assert read == {*settings.CLUSTER_KEYS, "device"}
+    rules = (ROOT / "rules/resources.smk").read_text(encoding="utf-8")
+    read = {name for pair in used for name in pair if name} | set(re.findall(r'of_cluster\("(\w+)"\)', rules))
+    assert read == set(settings.CLUSTER_KEYS)
     # and those that its guide lists, with the settings of the workflow
     guide = (ROOT / "profiles/README.md").read_text(encoding="utf-8")
     block = guide.partition("```yaml\n")[2].partition("```")[0]
     lines = set(yaml.safe_load(block))
     assert lines <= {*settings.CLUSTER_KEYS, *(one.key for one in SETTINGS)}
     assert lines | {"gpu_partition"} >= set(settings.CLUSTER_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("outer", "config", "lost"),
+    [
+        ({"device": "cuda", "cache": "/c"}, {"recipe": "r"}, ["device", "cache"]),
+        ({"device": "cuda"}, {"device": "cpu"}, []),  # the module's own
+        ({"device": "cuda"}, {"device": ""}, []),
+        ({"device": "", "cache": None}, {}, []),
+        ({"recipe": "theirs", "samples": ["a"]}, {}, []),  # the workflow's own matters
+        ({"gated": ["a/b"]}, {}, ["gated"]),
+        ({"gpu": "a100", "device": "cuda"}, {"device": "cuda"}, ["gpu"]),
+    ],
+)
+def test_what_a_workflow_sets_reaches_its_modules_or_is_named(outer, config, lost):
+    assert settings.not_handed_on(outer, config, settings.CLUSTER_KEYS) == lost
 
 
 def test_the_configuration_of_the_repository_is_understood():

@@ -313,6 +313,6 @@ def test_tokens_that_were_never_compared_need_a_new_lock(tmp_path):
     del lock["token_differences"]
     path.write_text(json.dumps(lock))
     with pytest.raises(
-        RecipeError, match=r"models\.made: 'b' has other tokens than 'a' .* Run `herdbook lock`"
+        RecipeError, match=r"models\.made: 'b' has other tokens than 'a' .* Run `herdbook lock .*recipe.yaml`"
     ):
         plans.load(plan.recipe_path)

@@ -88,6 +88,9 @@ def test_a_method_of_deployment_without_effect_is_refused(project):
     assert "container: no.sif does not exist. Build it in a checkout of Herdbook: apptainer build" in said
     said = failure(project, "--sdm", "apptainer", "conda", "--config", "container=docker://herd/book")
     assert "conda environments are not made in a container" in said
+    said = failure(project, "--sdm", "env-modules")
+    assert "--software-deployment-method env-modules: the rules name no environment modules" in said
+    assert "apptainer" not in said
     assert not project.results.exists()
 
 
@@ -158,9 +161,16 @@ def test_braces_in_the_path_of_a_project_change_nothing(project):
     assert any(there.results.glob("shards/mix.routers-*.safetensors"))
 
 
+def test_a_recipe_is_looked_up_in_the_folder_of_the_run(project, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    options = ("--directory", str(tmp_path / "elsewhere"), "--configfile", "config/config.yaml")
+    said = failure(project, *options)
+    assert f"config/tiny.yaml: no such file in {tmp_path / 'elsewhere'}, the folder of the run" in said
+
+
 def test_missing_lock_says_how_to_make_it(project):
     project.recipe.with_suffix(".lock.json").unlink()
-    assert "the lock does not exist. Create it with `herdbook lock`" in failure(project)
+    assert "the lock does not exist. Create it with `herdbook lock config/tiny.yaml`" in failure(project)
 
 
 @pytest.mark.slow

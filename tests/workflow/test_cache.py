@@ -233,6 +233,9 @@ def test_a_cache_that_cannot_be_used_is_found_before_anything_runs(tmp_path):
     tiny.write_model(project.recipe.parent / "base")
     tiny.write_recipe(project.recipe, {"base": {"folder": "base"}})
     tiny.lock(project.recipe)
+    (project.root / "empty").mkdir()
+    project.snakemake("--config", "cache=empty", "--dry-run")
+    assert not list((project.root / "empty").iterdir())
     for place, message in {
         "absent": "absent: the cache's folder does not exist",
         "gs://lab/herd": "gs://lab/herd: a cache is in a folder or in s3://bucket/prefix",

@@ -20,7 +20,7 @@ MODELS = {
 MODULE = """
 module {name}:
     snakefile: {snakefile!r}
-    config: {config!r}
+    config: {config}
     prefix: {name!r}
 
 use rule * from {name} as {name}_*
@@ -56,10 +56,11 @@ def project(tmp_path):
     return project
 
 
-def modules(project, *configs):
+def modules(project, *configs, handed=""):
+    """Write the workflow, with the configuration of each module; ``handed`` is what goes before it."""
     snakefile = str(REPOSITORY / "Snakefile")
     texts = [
-        MODULE.format(name=name, snakefile=snakefile, config=config)
+        MODULE.format(name=name, snakefile=snakefile, config=f"{{{handed}{str(config)[1:]}")
         for name, config in zip(("one", "two"), configs, strict=True)
     ]
     (project.root / "Snakefile").write_text("".join(texts) + REST)
@@ -82,6 +83,12 @@ def test_twice_in_one_workflow_each_makes_its_own(project):
 
 def test_what_is_wrong_with_the_config_of_a_module_is_named(project):
     recipes = [{"recipe": f"config/{name}/tiny.yaml"} for name in ("one", "two")]
+    done = project.snakemake("--dry-run", "--config", "device=cuda", check=False)
+    said = done.stdout + done.stderr
+    assert (
+        "config of the module with prefix 'one/': lacks device, which the configuration of the workflow"
+        in said
+    )
     modules(project, recipes[0], recipes[1] | {"devise": "cuda"})
     done = project.snakemake("--dry-run", check=False)
     said = done.stdout + done.stderr
@@ -95,6 +102,26 @@ def test_what_is_wrong_with_the_config_of_a_module_is_named(project):
         "device: is 'cuda' in this module of the workflow and 'cpu' in another" in done.stdout + done.stderr
     )
     assert done.returncode != 0
+
+
+def test_a_cluster_s_file_reaches_the_jobs_that_it_is_for(project):
+    """Those on GPUs, of modules, too; a partition may have a name that Snakemake would take for its own."""
+    cluster = "account: lab\npartition: input\ngpu_partition: gpu\ngpu: a100\ndevice: cuda\n"
+    (project.root / "config/cluster.yaml").write_text(cluster, encoding="utf-8")
+    recipes = [{"recipe": f"config/{name}/tiny.yaml"} for name in ("one", "two")]
+    modules(project, *recipes, handed="**config, ")
+    done = project.snakemake("--profile", str(REPOSITORY / "profiles/slurm"), "--dry-run")
+    jobs = re.findall(r"^ *rule (\S+):$.*?^ +resources: (.*?)$", done.stdout, re.MULTILINE | re.DOTALL)
+    asked = {
+        rule: {word for word in given.split(", ") if re.match("gpu=|gpu_model|slurm", word)}
+        for rule, given in jobs
+    }
+    everywhere = {"slurm_account=lab", "slurm_partition=input"}
+    on_gpu = {"slurm_account=lab", "slurm_partition=gpu", "gpu=1", "gpu_model=a100"}
+    for name in ("one", "two"):
+        assert asked[f"{name}_routing"] == on_gpu
+        assert asked[f"{name}_fetch"] == asked[f"{name}_moe"] == asked[f"{name}_verify"] == everywhere
+    assert "Group job moe_copies" in done.stdout  # by the group's name, which has no prefix
 
 
 @pytest.mark.slow
@@ -156,7 +183,10 @@ def test_a_search_of_a_module_is_made_below_its_prefix(project):
     lost = tuned.all_but_one(recipe, results)
     modules(project, {"recipe": "config/one/recipe.yaml"}, {"recipe": "config/two/recipe.yaml"})
     done = project.snakemake("--workflow-profile", "none", "--dry-run", check=False)
-    assert "models.sum.search: nothing was tried yet. Run `herdbook tune`" in done.stdout + done.stderr
+    assert (
+        "models.sum.search: nothing was tried yet. Run `herdbook tune config/one/recipe.yaml`"
+        in done.stdout + done.stderr
+    )
 
     words = ("tune", "config/one/recipe.yaml", "--results", "one/results", "--", "--cores", "2")
     done = project.herdbook(*words, "--workflow-profile", "none")

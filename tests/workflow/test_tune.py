@@ -19,7 +19,7 @@ def project(tmp_path):
 @pytest.mark.slow
 def test_a_search_goes_on_after_an_interruption_with_other_workers(project):
     done = project.herdbook("lock")
-    assert "models.sum.search: nothing was tried yet. Run `herdbook tune`" in done.stderr
+    assert "models.sum.search: nothing was tried yet. Run `herdbook tune config/tiny.yaml`" in done.stderr
     path = locks.path_for(project.recipe)
     untried = path.read_bytes()
     done = project.herdbook("tune", "--", "--cores", "2")

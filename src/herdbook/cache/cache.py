@@ -92,9 +92,9 @@ class Cache:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def check(self) -> None:
-        """Check that the store exists and is writable. Raises CacheError."""
-        self.store.check()
+    def check(self, *, by_writing: bool = True) -> None:
+        """Check that the store exists and, if something may be written for that, is writable. Raises CacheError."""
+        self.store.check(by_writing=by_writing)
 
     def withheld(self, product: Product) -> tuple[str, ...]:
         """Return the gated repositories because of which a product is not stored: whoever may read a bucket reads all of it.

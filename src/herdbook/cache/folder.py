@@ -39,13 +39,15 @@ class FolderStore:
     def __init__(self, root: Path) -> None:
         self.root, self.place = root, str(root)
 
-    def check(self) -> None:
-        """Check that the folder exists and is writable."""
+    def check(self, *, by_writing: bool = True) -> None:
+        """Check that the folder exists and, if a file may be written for that, is writable."""
         if not self.root.is_dir():
             raise CacheError(
                 f"{self.root}: the cache's folder does not exist. Mount it, create it with `mkdir -p {shlex.quote(str(self.root))}`, or "
                 f"name another one: {WHERE}"
             )
+        if not by_writing:
+            return
         try:
             for name in ("open", "gated"):
                 self._folder(self.root / name)

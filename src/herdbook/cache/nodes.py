@@ -90,13 +90,16 @@ class Nodes:
         """The files that the cache keeps, of all results of the build."""
         return frozenset(path for product in self._products.values() for path in product.files.values())
 
-    def look_up(self) -> None:
+    def look_up(self, *, writes: bool = True) -> None:
         """Look up which results exist, so that nothing awaits them.
 
+        Args:
+            writes: Whether the bucket will be written to, and so is tried. Without it, nothing is written.
+
         Raises:
-            CacheError: If the bucket is missing or not writable.
+            CacheError: If the bucket is missing, or, if it will be written to, not writable.
         """
-        self._cache.check()
+        self._cache.check(by_writing=writes)
         every = list(self._products.values())
         self._done = {product.job for product in self._cache.contained(every)}
         self._done |= {one.job for one in every if self._cache.withheld(one) and one.exists}

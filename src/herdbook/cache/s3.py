@@ -61,9 +61,12 @@ class S3Store:
             except (ValueError, OSError, TypeError) as error:
                 raise CacheError(self._unusable(error, "creating the client")) from error
 
-    def check(self) -> None:
-        """Check that the bucket exists and is writable."""
+    def check(self, *, by_writing: bool = True) -> None:
+        """Check that the bucket exists and, if an object may be written for that, is writable."""
         probe = f"probe-{os.urandom(8).hex()}"
+        if not by_writing:
+            self.read(probe)  # an object that is missing is no error, a bucket is
+            return
         with self._errors("writing a test object"):
             self._client.put_object(Bucket=self._bucket, Key=self._key(probe), Body=b"")
             self._client.get_object(Bucket=self._bucket, Key=self._key(probe))

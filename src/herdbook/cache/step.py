@@ -23,16 +23,20 @@ if TYPE_CHECKING:
     from herdbook.plan.jobs import Job
 
 
-def available(plan: Plan) -> dict[Path, Product]:
+def available(plan: Plan, *, writes: bool = True) -> dict[Path, Product]:
     """Return what can be restored: the files that the results lack and the cache contains, by path.
 
+    Args:
+        plan: The plan.
+        writes: Whether the cache will be written to, and so is tried. Without it, nothing is written.
+
     Raises:
-        CacheError: If the configured cache is missing or not writable.
+        CacheError: If the configured cache is missing, or, if it will be written to, not writable.
     """
     cache = configured()
     if cache is None:
         return {}
-    cache.check()
+    cache.check(by_writing=writes)
     missing = [product for product in products(plan) if not product.exists]
     return {
         path: product

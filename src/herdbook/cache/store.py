@@ -36,8 +36,8 @@ class Store(Protocol):
     at_once: int  # how many requests are worth sending at once
     private: bool  # whether gated files can be restricted to their owner
 
-    def check(self) -> None:
-        """Check that the storage exists and is writable."""
+    def check(self, *, by_writing: bool = True) -> None:
+        """Check that the storage exists and is writable; the latter by writing to it, so only if that is wanted."""
 
     def exists(self, name: str) -> bool:
         """Return whether a file exists and we may read it."""

@@ -41,7 +41,7 @@ def command(target: str, recipe: Path, results: Path) -> None:
     from herdbook.signing.signer import configured_signer
 
     plan = plans.load(recipe, results)
-    verdict = Verdict(plan, configured_signer(), available(plan))
+    verdict = Verdict(plan, configured_signer(), available(plan, writes=False))
     told: set[Job] = set()
     for job in _find(target, verdict.jobs, results):
         say(f"{job.name}: {verdict.sentence(job)}")

@@ -82,6 +82,6 @@ def lock_recipe(recipe: Path) -> None:
         except RecipeError as error:
             raise recipes.located(error.problems, recipe) from error
     for warning in warnings:
-        say(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {recipes.with_recipe(warning, recipe)}", file=sys.stderr)
     locks.write(lock, path)
     say(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from herdbook.errors import LockError
 from herdbook.lock.file import LockedFile
 from herdbook.lock.imatrix import given_imatrix
-from herdbook.lock.model import LockedHubFile, asked_of, request, uri_of
+from herdbook.lock.model import LockedHubFile, asked_of, lock_command, request, uri_of
 from herdbook.recipe import SECTIONS, Adapter, Folder, Hub, Pypi, measured, search_of, tokenizer_of
 from herdbook.recipe.card import TEMPLATE_SUFFIX
 from herdbook.recipe.quantize import HubImatrix
@@ -218,5 +218,5 @@ def check_fits(lock: Lock, recipe: Recipe, path: Path) -> None:
         stale.append("evaluate.tasks")  # of a lock of an older version, whose tasks have no definitions
     if stale:
         raise LockError(
-            f"{path}: the lock does not match the recipe at {', '.join(dict.fromkeys(stale))}. Run `herdbook lock`."
+            f"{path}: the lock does not match the recipe at {', '.join(dict.fromkeys(stale))}. Run {lock_command(path)}."
         )

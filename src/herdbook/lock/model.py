@@ -8,6 +8,7 @@ neither network nor torch.
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -238,6 +239,15 @@ def path_for(recipe_path: Path) -> Path:
     return recipe_path.with_suffix(".lock.json")
 
 
+def lock_command(lock_path: Path) -> str:
+    """Return the command that writes a lock, as a message names it: with its recipe, since another one may be configured."""
+    recipes = [
+        lock_path.with_name(lock_path.name.removesuffix(".lock.json") + end) for end in (".yaml", ".yml")
+    ]
+    named = next((f" {shlex.quote(str(path))}" for path in recipes if path.is_file()), "")
+    return f"`herdbook lock{named}`"
+
+
 def parse(content: bytes) -> Lock:
     """Parse and check a lock's content.
 
@@ -298,15 +308,15 @@ def load(path: Path) -> Lock:
     except limits.OverLimitError as error:
         raise LockError(f"{path}: refused: it {error}") from error
     except OtherVersionError as error:
-        raise LockError(f"{path}: {error}, or run `herdbook lock`.") from error
+        raise LockError(f"{path}: {error}, or run {lock_command(path)}.") from error
     except FileNotFoundError as error:
-        raise LockError(f"{path}: the lock does not exist. Create it with `herdbook lock`.") from error
+        raise LockError(f"{path}: the lock does not exist. Create it with {lock_command(path)}.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise LockError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except ValidationError as error:
-        raise LockError(f"{path}: is damaged at {first_problem(error)}. Run `herdbook lock`.") from error
+        raise LockError(f"{path}: is damaged at {first_problem(error)}. Run {lock_command(path)}.") from error
     except jsonio.JsonError as error:
-        raise LockError(f"{path}: is damaged: {error}. Run `herdbook lock`.") from error
+        raise LockError(f"{path}: is damaged: {error}. Run {lock_command(path)}.") from error
 
 
 def render(lock: Lock) -> str:

@@ -25,7 +25,7 @@ from herdbook.recipe.merge import (
     Ties,
 )
 from herdbook.recipe.moe import Expert, Mixture, Moe
-from herdbook.recipe.places import located
+from herdbook.recipe.places import located, with_recipe
 from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
 from herdbook.recipe.ranks import Bounds, Leaderboard
@@ -116,6 +116,7 @@ __all__ = [
     "searched",
     "tokenizer_of",
     "with_compressed",
+    "with_recipe",
     "without_compressed",
     "without_searches",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from herdbook import yamlio
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     Keys = tuple[Any, ...]
+
+_COMMAND = re.compile(r"`(herdbook (?:lock|tune))`")
 
 
 def lines_of(text: str) -> dict[Keys, int]:
@@ -61,8 +65,14 @@ def _line(keys: Keys, lines: Mapping[Keys, int]) -> int | None:
     return next((lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in lines), None)
 
 
+def with_recipe(text: str, path: Path) -> str:
+    """Return a message with the recipe in the command that it names, since another recipe may be configured."""
+    return _COMMAND.sub(lambda found: f"`{found[1]} {shlex.quote(str(path))}`", text)
+
+
 def located(problems: list[str], path: Path) -> RecipeError:
     """Return the error for problems that were found after a recipe was read, with their lines."""
+    problems = [with_recipe(one, path) for one in problems]
     try:
         text = path.read_text(encoding="utf-8")
         content = yamlio.load(text)

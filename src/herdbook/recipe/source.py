@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from herdbook.recipe.card import REPO_AT_PATTERN
 from herdbook.recipe.section import Dtype, Name, Section
@@ -71,6 +71,13 @@ class Adapter(Section):
     )
     on: Name = Field(description="the model that it is folded into")
     license: str | None = Field(None, description="license of the adapter's weights")
+
+    @field_validator("adapter", mode="before")
+    @classmethod
+    def _folder_is_a_path(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "folder" in value:
+            raise ValueError("a folder is written `adapter: path`, and its license beside it")
+        return value
 
     @property
     def place(self) -> str:
