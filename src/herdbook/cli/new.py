@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from herdbook.importing import Imported
+    from herdbook.release.reader import Release
+    from herdbook.release.rebuilding import Inputs
 
 VERSION = "@version@"  # replaced by Herdbook's version
 PROJECT = "@project@"  # replaced by a link to Herdbook, once it has a public address
@@ -31,6 +33,7 @@ ABOUT = "{folder}: a repository for recipes; its README.md describes the files. 
         "herdbook new herd",
         "herdbook new herd --from mergekit_config.yml",
         "herdbook new herd --from owner/name",
+        "herdbook new herd --from owner/a-release-of-herdbook@v1",
     )
 )
 @click.argument("folder", type=options.PATH)
@@ -39,7 +42,8 @@ ABOUT = "{folder}: a repository for recipes; its README.md describes the files. 
     "source",
     metavar="SOURCE",
     help="Begin with the recipe of a merge: a mergekit configuration or card (FILE), or owner/name[@revision] on the Hub. It is "
-    "locked and planned.",
+    "locked and planned. Or with a release of Herdbook, a folder or owner/name[@revision]: its own recipe, lock and inputs, to "
+    "build it again.",
 )
 @click.option(
     "--map",
@@ -53,7 +57,8 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
 
     FOLDER must be new or empty.
     """
-    from herdbook.files import write_text
+    from herdbook.files import atomic_writer, write_text
+    from herdbook.release.rebuilding import inputs_of
     from herdbook.tools.installed import root
 
     if mapped and source is None:
@@ -62,12 +67,24 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
         raise RecipeError("is a file; pass a new folder", str(folder))
     if folder.is_dir() and {path.name for path in folder.iterdir()} - MAY_EXIST:
         raise RecipeError("is not empty, so nothing was written; pass a new folder", str(folder))
-    recipe, imported = EXAMPLE, None
-    if source is not None:
+    recipe, imported, inputs = EXAMPLE, None, None
+    if source is not None and (release := _release(source, folder)):
+        if mapped:
+            raise click.UsageError(
+                "--map is about names in a mergekit configuration, and --from is a release of Herdbook"
+            )
+        inputs = inputs_of(release, EXAMPLE.parent)
+        recipe = inputs.recipe
+    elif source is not None:
         imported = _imported(source, folder, mapped)
         recipe = EXAMPLE.with_name(f"{_file_name(imported)}.yaml")
+    for path, content in inputs.files.items() if inputs else ():
+        with atomic_writer(folder / path) as file:
+            file.write(content)
     for name, text in _contents(root()):
-        if imported and name == EXAMPLE:
+        if name == EXAMPLE and inputs:
+            continue
+        if name == EXAMPLE and imported:
             write_text(folder / recipe, SCHEMA + imported.text)
         elif name == Path("config/config.yaml"):
             write_text(folder / name, text.replace(EXAMPLE.as_posix(), recipe.as_posix()))
@@ -75,6 +92,11 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
             write_text(folder / name, text)
     about = ABOUT.format(folder=folder)
     enter = [f"  cd {folder}"] if folder.resolve() != Path.cwd() else []
+    if inputs:
+        _plan_again(folder, inputs)
+        build = "  snakemake --cores all" + "    # once the missing files are there" * bool(inputs.absent)
+        say(about, *enter, "  git init", build)
+        return
     if imported is None:
         say(
             about,
@@ -88,6 +110,63 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
         say(f"assumed: {line}", file=sys.stderr)
     _lock_and_plan(folder, recipe)
     say(about, *enter, "  git init", "  snakemake --cores all")
+
+
+def _release(source: str, folder: Path) -> Release | None:
+    """Return the release of Herdbook that a text names; None if it is of something else.
+
+    Raises:
+        RecipeError: If it is a file of a release.
+    """
+    from herdbook.release.reader import Release
+    from herdbook.release.rebuilding import is_release, release_with
+    from herdbook.release.subject import can_be_opened, open_subject
+
+    if Path(source).is_file():
+        if of := release_with(Path(source)):
+            raise RecipeError(
+                f"--from: belongs to a release of Herdbook; name its folder: herdbook new {folder} --from {of}",
+                source,
+            )
+        return None
+    if not can_be_opened(source):
+        return None
+    subject = open_subject(source)
+    return Release(subject) if is_release(subject.files) else None
+
+
+def _plan_again(folder: Path, inputs: Inputs) -> None:
+    """Show the plan of a release that was laid out, and say what it lacks."""
+    from herdbook import plan as plans
+    from herdbook.cli.plan import show
+    from herdbook.errors import HerdbookError
+    from herdbook.humanize import plural
+
+    say(
+        f"{folder / inputs.recipe}: recipe and lock of the release, and {plural(len(inputs.files) - 2, 'input')}"
+    )
+    try:
+        show(plans.load(folder / inputs.recipe, folder / settings.RESULTS.default))
+    except HerdbookError:
+        say(
+            f"{folder}: was made, but the release cannot be planned here, for the reason below.",
+            file=sys.stderr,
+        )
+        raise
+    if inputs.absent:
+        say(
+            "not in the release, since they were files of its author's:",
+            *(f"  {one.where}: {folder / one.path} ({plural(one.files, 'file')})" for one in inputs.absent),
+            "The jobs that read them fail without them, and so nothing that is made from them can be built. Put them there if you "
+            "have them: each is compared with its digest in the lock. Or change the recipe and run `herdbook lock`, which makes "
+            "another release. `herdbook verify` checks the release as it is.",
+            file=sys.stderr,
+        )
+    if inputs.code:
+        names = ", ".join(str(folder / path) for path in inputs.code)
+        say(
+            f"warning: its tasks run code of its author's. Read it before you build: {names}", file=sys.stderr
+        )
 
 
 def _imported(source: str, folder: Path, mapped: tuple[str, ...]) -> Imported:
