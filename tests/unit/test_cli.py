@@ -132,6 +132,7 @@ def test_the_table_of_statuses_has_every_error():
         ([], "Usage: herdbook"),
         (["lasre"], "no such command: 'lasre'; did you mean 'laser'?"),
         (["cache", "prnue"], "No such command"),
+        (["check"], "no such command: 'check'; a recipe is checked by `herdbook lock` and `herdbook plan`"),
         (["plan", "--recpie", "x"], "--recipe"),
         (["laser"], "Missing argument 'KEY'"),
         (["laser", "ab", "--threads", "0"], "--threads"),
@@ -394,22 +395,27 @@ def test_the_cache_of_the_repository(tmp_path, capsys):
     configure("")
     assert run("cache") == 11
     assert "no cache is configured: pass --cache PLACE" in capsys.readouterr().err
+    assert run("cache", "list", "--cache", "nowhere") == 11  # behind the command's name, too
+    assert "nowhere: the cache's folder does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("devise: cuda\n", "config/config.yaml: devise: unknown setting; did you mean 'device'?"),
-        ("recipe: [a, b]\n", "config/config.yaml: recipe: expected text or a number"),
-        ("device: true\n", "config/config.yaml: device: expected text or a number"),
+        ("devise: cuda\n", "config/config.yaml: line 1: devise: unknown setting; did you mean 'device'?"),
+        ("recipe: [a, b]\n", "config/config.yaml: line 1: recipe: expected text or a number"),
+        ("device: true\n", "config/config.yaml: line 1: device: expected text or a number"),
         ("- recipe\n", "config/config.yaml: is not a mapping of settings"),
         ("recipe: {\n", "config/config.yaml: line 2, column 1: "),
-        ("gpu_memory: much\n", "config/config.yaml: gpu_memory: 'much' is not a number of GB such as 80"),
+        (
+            "gpu_memory: much\n",
+            "config/config.yaml: line 1: gpu_memory: 'much' is not a number of GB such as 80",
+        ),
         (
             "device: cudaa\n",
-            "config/config.yaml: device: 'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0",
+            "config/config.yaml: line 1: device: 'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0",
         ),
-        ("account: lab\n", "config/config.yaml: account: unknown setting"),
+        ("account: lab\n", "config/config.yaml: line 1: account: unknown setting"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(recipe, capsys, text, message):

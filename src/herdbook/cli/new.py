@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,15 +11,15 @@ import click
 
 from herdbook import __version__, settings
 from herdbook.cli import options
-from herdbook.errors import RecipeError
+from herdbook.errors import RecipeError, UnreachableError
 from herdbook.visible import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from herdbook.importing import Imported
-    from herdbook.release.reader import Release
     from herdbook.release.rebuilding import Inputs
+    from herdbook.release.subject import Subject
 
 VERSION = "@version@"  # replaced by Herdbook's version
 PROJECT = "@project@"  # replaced by a link to Herdbook, once it has a public address
@@ -58,7 +59,8 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
     FOLDER must be new or empty.
     """
     from herdbook.files import atomic_writer, write_text
-    from herdbook.release.rebuilding import inputs_of
+    from herdbook.release.reader import Release
+    from herdbook.release.rebuilding import inputs_of, is_release
     from herdbook.tools.installed import root
 
     if mapped and source is None:
@@ -68,28 +70,31 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
     if folder.is_dir() and {path.name for path in folder.iterdir()} - MAY_EXIST:
         raise RecipeError("is not empty, so nothing was written; pass a new folder", str(folder))
     recipe, imported, inputs = EXAMPLE, None, None
-    if source is not None and (release := _release(source, folder)):
+    subject = _subject(source, folder) if source is not None else None
+    if subject and is_release(subject.files):
         if mapped:
             raise click.UsageError(
                 "--map is about names in a mergekit configuration, and --from is a release of Herdbook"
             )
-        inputs = inputs_of(release, EXAMPLE.parent)
+        inputs = inputs_of(Release(subject), EXAMPLE.parent)
         recipe = inputs.recipe
     elif source is not None:
-        imported = _imported(source, folder, mapped)
+        imported = _imported(source, subject, folder, mapped)
         recipe = EXAMPLE.with_name(f"{_file_name(imported)}.yaml")
-    for path, content in inputs.files.items() if inputs else ():
-        with atomic_writer(folder / path) as file:
-            file.write(content)
-    for name, text in _contents(root()):
+    for place, data in inputs.files.items() if inputs else ():
+        with atomic_writer(folder / place) as file:
+            file.write(data)
+    is_new, written = not folder.exists(), []
+    for name, content in _contents(root()):
+        path, text = folder / name, content
         if name == EXAMPLE and inputs:
             continue
         if name == EXAMPLE and imported:
-            write_text(folder / recipe, SCHEMA + imported.text)
+            path, text = folder / recipe, SCHEMA + imported.text
         elif name == Path("config/config.yaml"):
-            write_text(folder / name, text.replace(EXAMPLE.as_posix(), recipe.as_posix()))
-        else:
-            write_text(folder / name, text)
+            text = text.replace(EXAMPLE.as_posix(), recipe.as_posix())
+        write_text(path, text)
+        written.append(path)
     about = ABOUT.format(folder=folder)
     enter = [f"  cd {folder}"] if folder.resolve() != Path.cwd() else []
     if inputs:
@@ -108,18 +113,21 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
         return
     for line in imported.assumed:
         say(f"assumed: {line}", file=sys.stderr)
-    _lock_and_plan(folder, recipe)
+    try:
+        _lock_and_plan(folder, recipe)
+    except UnreachableError as error:  # which no change of the recipe helps against
+        _remove(written, folder, is_new=is_new)
+        raise UnreachableError(f"{error} Nothing was written to {folder}.") from error
     say(about, *enter, "  git init", "  snakemake --cores all")
 
 
-def _release(source: str, folder: Path) -> Release | None:
-    """Return the release of Herdbook that a text names; None if it is of something else.
+def _subject(source: str, folder: Path) -> Subject | None:
+    """Return the folder or the repository that a text names, opened; None if it names a file.
 
     Raises:
-        RecipeError: If it is a file of a release.
+        RecipeError: If it names none of these, or a file of a release of Herdbook.
     """
-    from herdbook.release.reader import Release
-    from herdbook.release.rebuilding import is_release, release_with
+    from herdbook.release.rebuilding import release_with
     from herdbook.release.subject import can_be_opened, open_subject
 
     if Path(source).is_file():
@@ -130,9 +138,10 @@ def _release(source: str, folder: Path) -> Release | None:
             )
         return None
     if not can_be_opened(source):
-        return None
-    subject = open_subject(source)
-    return Release(subject) if is_release(subject.files) else None
+        raise RecipeError(
+            "--from: is neither a file, a folder, nor owner/name or owner/name@revision", source
+        )
+    return open_subject(source)
 
 
 def _plan_again(folder: Path, inputs: Inputs) -> None:
@@ -169,8 +178,8 @@ def _plan_again(folder: Path, inputs: Inputs) -> None:
         )
 
 
-def _imported(source: str, folder: Path, mapped: tuple[str, ...]) -> Imported:
-    """Return the recipe that a configuration becomes in a repository, of a file or of somebody's merge.
+def _imported(source: str, subject: Subject | None, folder: Path, mapped: tuple[str, ...]) -> Imported:
+    """Return the recipe that a configuration becomes in a repository, of a file or of somebody's merge, which is opened.
 
     Raises:
         RecipeError: If there is none, or one that cannot be built.
@@ -179,16 +188,11 @@ def _imported(source: str, folder: Path, mapped: tuple[str, ...]) -> Imported:
     from herdbook.audit.configuration import FILES, text_of
     from herdbook.importing import import_recipe, read_mapping
     from herdbook.importing.convert import convert
-    from herdbook.release.subject import FolderSubject, can_be_opened, open_subject
+    from herdbook.release.subject import FolderSubject
 
     mapping, recipes = read_mapping(mapped), folder / EXAMPLE.parent
-    if Path(source).is_file():
+    if subject is None:
         return import_recipe(Path(source), relative_to=recipes, mapping=mapping, folder=folder.resolve().name)
-    if not can_be_opened(source):
-        raise RecipeError(
-            "--from: is neither a file, a folder, nor owner/name or owner/name@revision", source
-        )
-    subject = open_subject(source)
     found = text_of(subject)
     if found is None:
         raise RecipeError(
@@ -222,6 +226,8 @@ def _lock_and_plan(folder: Path, recipe: Path) -> None:
     try:
         lock_recipe(folder / recipe)
         show(plans.load(folder / recipe, folder / settings.RESULTS.default))
+    except UnreachableError:
+        raise
     except HerdbookError:
         say(
             f"{folder}: was made, but {recipe} could not be locked or planned, for the reason below. Change it, then:",
@@ -230,6 +236,16 @@ def _lock_and_plan(folder: Path, recipe: Path) -> None:
             file=sys.stderr,
         )
         raise
+
+
+def _remove(written: Iterable[Path], folder: Path, *, is_new: bool) -> None:
+    """Remove the files that were written, and the folders that have become empty by that; the outermost if it was made, too."""
+    for path in written:
+        path.unlink(missing_ok=True)
+    inside = {parent for path in written for parent in path.relative_to(folder).parents if parent != Path()}
+    for parent in (*sorted(inside, reverse=True), *([Path()] if is_new else [])):
+        with suppress(OSError):  # it has something else
+            (folder / parent).rmdir()
 
 
 def _contents(root: Path) -> Iterator[tuple[Path, str]]:
