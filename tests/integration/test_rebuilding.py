@@ -220,6 +220,20 @@ def test_whatever_a_release_names_stays_in_a_folder_of_its_own(unbuilt):
         shutil.rmtree("plain")
 
 
+def test_one_input_at_any_number_of_places_is_refused_by_its_bytes(unbuilt, capsys, monkeypatch):
+    size = next((unbuilt / "provenance/inputs").iterdir()).stat().st_size
+    path = unbuilt / "recipe.lock.json"
+    lock = json.loads(path.read_text(encoding="utf-8"))
+    (task,) = lock["tasks"].values()
+    task["sources"] = [{**task["file"], "name": f"{number}.yaml"} for number in range(100)]
+    path.write_text(json.dumps(lock), encoding="utf-8")
+    write_sums(unbuilt)
+    monkeypatch.setattr("herdbook.limits.TEXTS_BYTES", max(path.stat().st_size, 90 * size))
+    assert main(["new", "herd", "--from", "release"]) == 8
+    assert "its inputs have more than" in capsys.readouterr().err
+    assert not Path("herd").exists()
+
+
 def rename_task(release, name):
     """Give the file of the task another name in the lock, and no data, which would be beside it."""
     path = release / "recipe.lock.json"

@@ -118,13 +118,21 @@ def inputs_of(release: Release, recipes: Path) -> Inputs:
         files[beside / name] = _read(release, name)
     held = {digest: name for name, digest in release.sums.items()}
     absent: dict[Path, Absent] = {}
+    read_bytes = 0
     for one in named:
         place = _place(beside, one.path)
         source = held.get(str(one.file.sha256)) if one.file else None
         if source is None or source not in release.subject.files:
             absent[place] = Absent(one.where, place, one.files)
-        elif files.setdefault(place, content := _read(release, source)) != content:
+            continue
+        content = _read(release, source)
+        if files.setdefault(place, content) != content:
             raise VerificationError(f"{release.name}: {one.where}: {one.path} is another file as well")
+        read_bytes += len(content)
+        if read_bytes > limits.TEXTS_BYTES:  # a lock may name one file at any number of places
+            raise VerificationError(
+                f"{release.name}: its inputs have more than {limits.TEXTS_BYTES:,} bytes together, the limit"
+            )
     for path in files:
         if other := next((parent for parent in path.parents if parent in files), None):
             raise VerificationError(f"{release.name}: {other} would be a file and the folder of {path.name}")
