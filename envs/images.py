@@ -1,4 +1,8 @@
-"""The containers of the whole workflow: one list of steps, rendered as a Dockerfile and as a definition for Apptainer."""
+"""The containers of the whole workflow: one list of steps, rendered as a Dockerfile and as a definition for Apptainer.
+
+Docker builds in a checkout, which it installs. Apptainer builds in a folder that `herdbook container` has written: the lists
+lie beside the definition, as does the wheel of the Herdbook that wrote it.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +30,7 @@ PACKAGE = (
     "config/suites",
     "src",
 )
+WHEEL = "herdbook-*.whl"  # beside Apptainer's definition; its folder has one alone
 VARIABLES = {
     "PATH": f"{PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -40,7 +45,7 @@ class Step:
 
     Args:
         about: What it installs.
-        files: The paths in the repository that it reads.
+        files: The paths that it reads, in the repository or beside the definition.
         commands: The commands that it runs.
     """
 
@@ -49,16 +54,18 @@ class Step:
     commands: tuple[str, ...]
 
 
-def steps(requirements: str, tools: tuple[str, ...]) -> list[Step]:
+def steps(requirements: str, tools: tuple[str, ...], *, wheel: bool) -> list[Step]:
     """Return the steps on top of the base; those that change most often come last.
 
     Args:
         requirements: A file of pins in this folder.
         tools: External programs; each has such a file, too.
+        wheel: Whether the files lie beside each other, with Herdbook as a wheel; else they are a checkout's.
     """
     pip = "pip install --no-cache-dir --disable-pip-version-check"
-    whole = f"envs/{requirements}"
-    pins = {tool: f"envs/{tool}.txt" for tool in tools}
+    lists = (requirements, *(f"{tool}.txt" for tool in tools))
+    whole, *apart = lists if wheel else (f"envs/{name}" for name in lists)
+    package, installed = ((WHEEL,), f"{SOURCE}/{WHEEL}") if wheel else (PACKAGE, SOURCE)
     return [
         Step(
             "Debian's packages.",
@@ -71,17 +78,17 @@ def steps(requirements: str, tools: tuple[str, ...]) -> list[Step]:
         ),
         Step(
             "Herdbook's dependencies, and external programs, each in a folder of its own.",
-            ("envs",),
+            lists if wheel else ("envs",),
             (
                 f"python3 -m venv {PREFIX}",
                 f"{pip} --no-deps --require-hashes --requirement {SOURCE}/{whole}",
                 *(
                     f"{pip} --no-deps --require-hashes --target {PREFIX}/tools/{tool} --requirement {SOURCE}/{path}"
-                    for tool, path in pins.items()
+                    for tool, path in zip(tools, apart, strict=True)
                 ),
             ),
         ),
-        Step("Herdbook itself.", PACKAGE, (f"{pip} --no-deps {SOURCE}", "pip check")),
+        Step("Herdbook itself.", package, (f"{pip} --no-deps {installed}", "pip check")),
     ]
 
 
@@ -101,13 +108,13 @@ def definitions(requirements: str, tools: tuple[str, ...], index: str | None) ->
         "digest": DIGEST,
         "index": index,
         "variables": VARIABLES if index else VARIABLES | CUDA_VARIABLES,
-        "steps": steps(requirements, tools),
         "source": SOURCE,
         "home": "/home/herdbook",
     }
+    forms = {f"Dockerfile{kind}": ("Dockerfile.j2", False), f"herdbook{kind}.def": ("herdbook.def.j2", True)}
     return {
-        f"Dockerfile{kind}": _render("Dockerfile.j2", values),
-        f"herdbook{kind}.def": _render("herdbook.def.j2", values),
+        name: _render(template, {**values, "steps": steps(requirements, tools, wheel=wheel)})
+        for name, (template, wheel) in forms.items()
     }
 
 

@@ -27,6 +27,7 @@ from herdbook.plan.jobs import needed as made_for
 from herdbook.progress import say
 from herdbook.signing.keys import PASSWORD_VARIABLE
 from herdbook.signing.signer import configured_signer
+from herdbook.tools import container as images
 from herdbook.tools import exclusive, installed
 from herdbook.tuning.build import are_of
 from snakemake.exceptions import WorkflowError
@@ -106,17 +107,14 @@ if MAIN and (without := sorted(DEPLOYED - {"conda", "apptainer" if CONTAINER els
         )
     raise WorkflowError(
         f"--software-deployment-method {' '.join(without)}: the rules name no containers and no modules, so it would have no effect. "
-        "Use conda; or build an image, in a checkout of Herdbook: apptainer build herdbook.sif envs/herdbook.def; and name it: "
-        "--sdm apptainer --config container=herdbook.sif (envs/README.md)"
+        f"Use conda; or make an image: {images.advice()}"
     )
 if CONTAINER and CONDA:
     raise WorkflowError(
         "conda environments are not made in a container: use one of --software-deployment-method conda and apptainer"
     )
 if CONTAINER and "://" not in CONTAINER and not Path(CONTAINER).is_file():
-    raise WorkflowError(
-        f"container: {CONTAINER} does not exist. Build it in a checkout of Herdbook: apptainer build herdbook.sif envs/herdbook.def (envs/README.md)"
-    )
+    raise WorkflowError(f"container: {CONTAINER} does not exist. Make it: {images.advice()}")
 if CONTAINER:
 
     container: CONTAINER

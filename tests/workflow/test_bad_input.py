@@ -83,9 +83,12 @@ def test_a_setting_that_is_not_understood_stops_before_anything_runs(project, se
 def test_a_method_of_deployment_without_effect_is_refused(project):
     said = failure(project, "--sdm", "conda", "apptainer")
     assert "--software-deployment-method apptainer: the rules name no containers" in said
-    assert "apptainer build herdbook.sif envs/herdbook.def; and name it" in said
+    assert (
+        "`herdbook container image`, then `(cd image && apptainer build herdbook.sif herdbook.def)`" in said
+    )
+    assert "and name it: `--sdm apptainer --config container=image/herdbook.sif`" in said
     said = failure(project, "--sdm", "apptainer", "--config", "container=no.sif")
-    assert "container: no.sif does not exist. Build it in a checkout of Herdbook: apptainer build" in said
+    assert "container: no.sif does not exist. Make it: `herdbook container image`, then" in said
     said = failure(project, "--sdm", "apptainer", "conda", "--config", "container=docker://herd/book")
     assert "conda environments are not made in a container" in said
     said = failure(project, "--sdm", "env-modules")
@@ -123,7 +126,7 @@ def test_settings_that_are_edited_during_a_build_are_those_of_the_next(project):
     done = project.snakemake("--snakefile", str(step), "all", check=False)
     assert "cach: x" in file.read_text(encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "config/config.yaml: cach: unknown setting" in failure(project)
+    assert "config/config.yaml: line 2: cach: unknown setting" in failure(project)
 
 
 @pytest.mark.parametrize(("target", "section"), [("quantized", "quantize"), ("evaluations", "evaluate")])

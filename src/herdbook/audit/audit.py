@@ -22,6 +22,7 @@ from herdbook.audit.planned import imported_recipe, planned, reason, references_
 from herdbook.audit.weights import WeightsComparison
 from herdbook.errors import GoneError, HerdbookError, UnverifiedError
 from herdbook.release.finding import Check, Outcome
+from herdbook.release.rebuilding import is_release
 from herdbook.release.subject import FolderSubject, open_subject
 from herdbook.traffic import TRAFFIC
 from herdbook.verify.levels import LevelResult, guarded
@@ -93,6 +94,10 @@ class Audit:
     def _check(self) -> Iterator[Finding]:
         try:
             subject = self._open(open_subject(self.name))
+            if is_release(subject.files) and not (self.config or self.candidates):
+                detail = f"is a release of Herdbook, with records of all that it was made from: herdbook verify {self.name}"
+                yield SUBJECT.unverified(subject.name, detail)
+                return
             merge = open_model(subject)
         except (HerdbookError, OSError) as error:
             yield SUBJECT.error(self.name, error)

@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
 PROGRAM = "herdbook"
 GROUPS = {
-    "Recipes": ("new", "import", "lock", "tune", "refresh", "plan", "explain", "schema", "install"),
+    "Recipes": (
+        "new",
+        "import",
+        "lock",
+        "tune",
+        "refresh",
+        "plan",
+        "explain",
+        "schema",
+        "install",
+        "container",
+    ),
     "Steps of a build, as Snakemake calls them": (
         *(
             "restore",

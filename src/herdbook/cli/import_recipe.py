@@ -59,7 +59,15 @@ def command(
     """
     from herdbook.files import write_output
     from herdbook.importing import import_recipe, read_mapping
+    from herdbook.release.rebuilding import release_with
 
+    if release := release_with(file):
+        raise RecipeError(
+            f"is of a release of Herdbook, which needs no import: herdbook new FOLDER --from {release}",
+            str(file),
+        )
+    if file.is_dir():
+        raise RecipeError("is a folder; name the file with the configuration", str(file))
     if output and output.is_file() and not (force or check):
         raise RecipeError("the file exists; pass --force to replace it", str(output))
     beside = output.parent if output else Path()

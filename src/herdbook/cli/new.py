@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from herdbook.importing import Imported
+    from herdbook.release.rebuilding import Inputs
+    from herdbook.release.subject import Subject
 
 VERSION = "@version@"  # replaced by Herdbook's version
 PROJECT = "@project@"  # replaced by a link to Herdbook, once it has a public address
@@ -32,6 +34,7 @@ ABOUT = "{folder}: a repository for recipes; its README.md describes the files. 
         "herdbook new herd",
         "herdbook new herd --from mergekit_config.yml",
         "herdbook new herd --from owner/name",
+        "herdbook new herd --from owner/a-release-of-herdbook@v1",
     )
 )
 @click.argument("folder", type=options.PATH)
@@ -40,7 +43,8 @@ ABOUT = "{folder}: a repository for recipes; its README.md describes the files. 
     "source",
     metavar="SOURCE",
     help="Begin with the recipe of a merge: a mergekit configuration or card (FILE), or owner/name[@revision] on the Hub. It is "
-    "locked and planned.",
+    "locked and planned. Or with a release of Herdbook, a folder or owner/name[@revision]: its own recipe, lock and inputs, to "
+    "build it again.",
 )
 @click.option(
     "--map",
@@ -54,7 +58,9 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
 
     FOLDER must be new or empty.
     """
-    from herdbook.files import write_text
+    from herdbook.files import atomic_writer, write_text
+    from herdbook.release.reader import Release
+    from herdbook.release.rebuilding import inputs_of, is_release
     from herdbook.tools.installed import root
 
     if mapped and source is None:
@@ -63,14 +69,27 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
         raise RecipeError("is a file; pass a new folder", str(folder))
     if folder.is_dir() and {path.name for path in folder.iterdir()} - MAY_EXIST:
         raise RecipeError("is not empty, so nothing was written; pass a new folder", str(folder))
-    recipe, imported = EXAMPLE, None
-    if source is not None:
-        imported = _imported(source, folder, mapped)
+    recipe, imported, inputs = EXAMPLE, None, None
+    subject = _subject(source, folder) if source is not None else None
+    if subject and is_release(subject.files):
+        if mapped:
+            raise click.UsageError(
+                "--map is about names in a mergekit configuration, and --from is a release of Herdbook"
+            )
+        inputs = inputs_of(Release(subject), EXAMPLE.parent)
+        recipe = inputs.recipe
+    elif source is not None:
+        imported = _imported(source, subject, folder, mapped)
         recipe = EXAMPLE.with_name(f"{_file_name(imported)}.yaml")
+    for place, data in inputs.files.items() if inputs else ():
+        with atomic_writer(folder / place) as file:
+            file.write(data)
     is_new, written = not folder.exists(), []
     for name, content in _contents(root()):
         path, text = folder / name, content
-        if imported and name == EXAMPLE:
+        if name == EXAMPLE and inputs:
+            continue
+        if name == EXAMPLE and imported:
             path, text = folder / recipe, SCHEMA + imported.text
         elif name == Path("config/config.yaml"):
             text = text.replace(EXAMPLE.as_posix(), recipe.as_posix())
@@ -78,6 +97,11 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
         written.append(path)
     about = ABOUT.format(folder=folder)
     enter = [f"  cd {folder}"] if folder.resolve() != Path.cwd() else []
+    if inputs:
+        _plan_again(folder, inputs)
+        build = "  snakemake --cores all" + "    # once the missing files are there" * bool(inputs.absent)
+        say(about, *enter, "  git init", build)
+        return
     if imported is None:
         say(
             about,
@@ -97,8 +121,65 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
     say(about, *enter, "  git init", "  snakemake --cores all")
 
 
-def _imported(source: str, folder: Path, mapped: tuple[str, ...]) -> Imported:
-    """Return the recipe that a configuration becomes in a repository, of a file or of somebody's merge.
+def _subject(source: str, folder: Path) -> Subject | None:
+    """Return the folder or the repository that a text names, opened; None if it names a file.
+
+    Raises:
+        RecipeError: If it names none of these, or a file of a release of Herdbook.
+    """
+    from herdbook.release.rebuilding import release_with
+    from herdbook.release.subject import can_be_opened, open_subject
+
+    if Path(source).is_file():
+        if of := release_with(Path(source)):
+            raise RecipeError(
+                f"--from: belongs to a release of Herdbook; name its folder: herdbook new {folder} --from {of}",
+                source,
+            )
+        return None
+    if not can_be_opened(source):
+        raise RecipeError(
+            "--from: is neither a file, a folder, nor owner/name or owner/name@revision", source
+        )
+    return open_subject(source)
+
+
+def _plan_again(folder: Path, inputs: Inputs) -> None:
+    """Show the plan of a release that was laid out, and say what it lacks."""
+    from herdbook import plan as plans
+    from herdbook.cli.plan import show
+    from herdbook.errors import HerdbookError
+    from herdbook.humanize import plural
+
+    say(
+        f"{folder / inputs.recipe}: recipe and lock of the release, and {plural(len(inputs.files) - 2, 'input')}"
+    )
+    try:
+        show(plans.load(folder / inputs.recipe, folder / settings.RESULTS.default))
+    except HerdbookError:
+        say(
+            f"{folder}: was made, but the release cannot be planned here, for the reason below.",
+            file=sys.stderr,
+        )
+        raise
+    if inputs.absent:
+        say(
+            "not in the release, since they were files of its author's:",
+            *(f"  {one.where}: {folder / one.path} ({plural(one.files, 'file')})" for one in inputs.absent),
+            "The jobs that read them fail without them, and so nothing that is made from them can be built. Put them there if you "
+            "have them: each is compared with its digest in the lock. Or change the recipe and run `herdbook lock`, which makes "
+            "another release. `herdbook verify` checks the release as it is.",
+            file=sys.stderr,
+        )
+    if inputs.code:
+        names = ", ".join(str(folder / path) for path in inputs.code)
+        say(
+            f"warning: its tasks run code of its author's. Read it before you build: {names}", file=sys.stderr
+        )
+
+
+def _imported(source: str, subject: Subject | None, folder: Path, mapped: tuple[str, ...]) -> Imported:
+    """Return the recipe that a configuration becomes in a repository, of a file or of somebody's merge, which is opened.
 
     Raises:
         RecipeError: If there is none, or one that cannot be built.
@@ -107,16 +188,11 @@ def _imported(source: str, folder: Path, mapped: tuple[str, ...]) -> Imported:
     from herdbook.audit.configuration import FILES, text_of
     from herdbook.importing import import_recipe, read_mapping
     from herdbook.importing.convert import convert
-    from herdbook.release.subject import FolderSubject, can_be_opened, open_subject
+    from herdbook.release.subject import FolderSubject
 
     mapping, recipes = read_mapping(mapped), folder / EXAMPLE.parent
-    if Path(source).is_file():
+    if subject is None:
         return import_recipe(Path(source), relative_to=recipes, mapping=mapping, folder=folder.resolve().name)
-    if not can_be_opened(source):
-        raise RecipeError(
-            "--from: is neither a file, a folder, nor owner/name or owner/name@revision", source
-        )
-    subject = open_subject(source)
     found = text_of(subject)
     if found is None:
         raise RecipeError(
