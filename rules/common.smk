@@ -160,7 +160,9 @@ if not settings.RECIPE.value:
     place = "config/config.yaml" if MAIN else where
     raise WorkflowError(f"{place}: names no recipe; set `recipe` to the path of one")
 try:
-    PLAN = plans.load(Path(settings.RECIPE.value), Path(RESULTS))
+    # Another module's recipe may have searches of its own, which are tried later: of it, nothing is built now.
+    load = plans.load_at_least_start if trials and configured["recipe"] != trials else plans.load
+    PLAN = load(Path(settings.RECIPE.value), Path(RESULTS))
     JOBS = all_jobs(PLAN, configured_signer())
     # Looked up once, before jobs are chosen; the process of a job does not choose jobs.
     CACHED = available(PLAN) if workflow.is_main_process and not APART else {}
@@ -172,7 +174,9 @@ try:
         check_sent(PLAN, workflow.configfiles)
     if hub_folder := own_hub_folder():
         os.environ.update(HF_HUB_CACHE=str(hub_folder))
-except (HerdbookError, OSError) as error:
+except HerdbookError as error:
+    raise WorkflowError("\n".join(error.lines)) from None
+except OSError as error:
     raise WorkflowError(str(error)) from None
 
 # In a path, Snakemake takes a name in braces for a wildcard, and has no way to escape it.

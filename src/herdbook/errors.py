@@ -5,11 +5,13 @@ HerdbookError                 exit status 1
 ├── LockError                 the lock is missing, stale or unreadable                        3
 ├── SourceError               a source is missing, unreachable or not allowed                 4
 │   ├── GoneError             the server answers, but has no such revision or file            4
+│   ├── UnreachableError      the server does not answer                                      4
 │   ├── WrongAnswerError      the server's answer contradicts itself or the request           4
 │   └── DigestMismatchError   bytes do not match the pinned digest                            5
 ├── CheckpointError           a weights file is damaged or does not match its record          6
 ├── StepError                 a step failed (evaluation, quantization, card, ...)             7
 ├── VerificationError         a release is not what it claims to be                           8
+│   ├── NoReleaseError        what should be verified has nothing of a release               2
 │   └── UnverifiedError       nothing is wrong, but something could not be checked            9
 └── CacheError                the cache cannot be used                                       11
 
@@ -21,7 +23,11 @@ The command line prints it after the filter of `herdbook.visible`, and exits wit
 
 from __future__ import annotations
 
-from typing import ClassVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 class HerdbookError(Exception):
@@ -42,20 +48,34 @@ class RecipeError(HerdbookError):
     Args:
         problems: All problems, one line each, so that they can be fixed in one go.
         file: The recipe's path as the user typed it, if known.
+        at: The line of the file that each problem is at, from 1; None where it is not known.
     """
 
     exit_status = 2
 
-    def __init__(self, problems: str | list[str], file: str | None = None) -> None:
+    def __init__(
+        self, problems: str | list[str], file: str | None = None, at: Sequence[int | None] = ()
+    ) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.file, self.at = file, tuple(at) or (None,) * len(self.problems)
         prefix = f"{file}: " if file else ""
-        self._lines = [prefix + problem for problem in self.problems]
-        super().__init__("\n".join(self._lines))
+        super().__init__("\n".join(prefix + problem for problem in self.problems))
 
     @property
     def lines(self) -> list[str]:
-        """The message in lines: one for each problem."""
-        return self._lines
+        """The message in lines: one for each problem, with its place."""
+        prefix = f"{self.file}: " if self.file else ""
+        return [
+            f"{prefix}{f'line {line}: ' if line else ''}{problem}"
+            for problem, line in zip(self.problems, self.at, strict=True)
+        ]
+
+    def by_line(self) -> RecipeError:
+        """Return the same error with its problems by their lines; those without one are last."""
+        pairs = sorted(
+            zip(self.problems, self.at, strict=True), key=lambda one: (one[1] is None, one[1] or 0)
+        )
+        return RecipeError([problem for problem, _ in pairs], self.file, [line for _, line in pairs])
 
 
 class LockError(HerdbookError):
@@ -72,6 +92,10 @@ class SourceError(HerdbookError):
 
 class GoneError(SourceError):
     """A source's server answers, but does not have the pinned revision or file, or no longer."""
+
+
+class UnreachableError(SourceError):
+    """A source's server does not answer, or fails, so that others that it has are not asked for."""
 
 
 class WrongAnswerError(SourceError):
@@ -115,6 +139,12 @@ class VerificationError(HerdbookError):
     exit_status = 8
 
 
+class NoReleaseError(VerificationError):
+    """What should be verified has no file that only releases have, so that nothing in it says that it is one."""
+
+    exit_status = 2
+
+
 class UnverifiedError(VerificationError):
     """No error was found in a release, but something could not be checked."""
 
@@ -125,3 +155,58 @@ class CacheError(HerdbookError):
     """The cache is missing, not writable, or lost an entry."""
 
     exit_status = 11
+
+
+class Gathered:
+    """The errors of things that do not depend on each other, so that one does not hide the others.
+
+    Attributes:
+        errors: The errors so far, in order.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[HerdbookError] = []
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Keep an error until ``end``.
+
+        Raises:
+            HerdbookError: If a server does not answer, with what was found before: to ask it again would only take time.
+        """
+        try:
+            yield
+        except UnreachableError as error:
+            self.errors.append(error)
+            self.end()
+        except HerdbookError as error:
+            self.errors.append(error)
+
+    def end(self) -> None:
+        """Raise what was found as one error, if anything was.
+
+        Raises:
+            HerdbookError: The error itself, if there is one. Of several, it is one of the recipe if any is, with all their lines.
+        """
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if not self.errors:
+            return
+        if all(isinstance(error, RecipeError) for error in self.errors):
+            raise merged([error for error in self.errors if isinstance(error, RecipeError)])
+        lines = list(dict.fromkeys(line for error in self.errors for line in error.lines))
+        kinds = {type(error) for error in self.errors}
+        if any(isinstance(error, RecipeError) for error in self.errors):
+            raise RecipeError(lines)
+        if all(isinstance(error, SourceError) for error in self.errors):
+            raise SourceError("\n".join(lines))
+        raise (kinds.pop() if len(kinds) == 1 else StepError)("\n".join(lines))
+
+
+def merged(errors: Sequence[RecipeError]) -> RecipeError:
+    """Return one error with the problems of several, each once."""
+    files = {error.file for error in errors}
+    if len(files) > 1:
+        return RecipeError(list(dict.fromkeys(line for error in errors for line in error.lines)))
+    found = dict.fromkeys(pair for error in errors for pair in zip(error.problems, error.at, strict=True))
+    return RecipeError([problem for problem, _ in found], files.pop(), [line for _, line in found])

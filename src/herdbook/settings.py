@@ -291,7 +291,8 @@ def problems(config: Mapping[str, Any], others: Iterable[str] = ()) -> list[str]
         if key not in known:
             found.append(f"{key}: unknown setting{did_you_mean(str(key), [*known, *others])}")
         elif isinstance(value, bool) or not isinstance(value, str | int | float):
-            found.append(f"{key}: expected text or a number")
+            given = {bool: "true or false", dict: "a mapping", list: "a list"}.get(type(value), "a date")
+            found.append(f"{key}: expected text or a number, the {known[key].meaning} (found {given})")
         else:
             try:
                 known[key].parse(str(value))

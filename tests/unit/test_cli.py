@@ -132,6 +132,8 @@ def test_the_table_of_statuses_has_every_error():
         ([], "Usage: herdbook"),
         (["lasre"], "no such command: 'lasre'; did you mean 'laser'?"),
         (["cache", "prnue"], "No such command"),
+        (["check"], "no such command: 'check'; a recipe is checked by `herdbook lock` and `herdbook plan`"),
+        (["cache", "add", "--cache", "s3:/b"], "s3:/b: "),
         (["plan", "--recpie", "x"], "--recipe"),
         (["laser"], "Missing argument 'KEY'"),
         (["laser", "ab", "--threads", "0"], "--threads"),
@@ -399,17 +401,20 @@ def test_the_cache_of_the_repository(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("devise: cuda\n", "config/config.yaml: devise: unknown setting; did you mean 'device'?"),
-        ("recipe: [a, b]\n", "config/config.yaml: recipe: expected text or a number"),
-        ("device: true\n", "config/config.yaml: device: expected text or a number"),
+        ("devise: cuda\n", "config/config.yaml: line 1: devise: unknown setting; did you mean 'device'?"),
+        ("recipe: [a, b]\n", "config/config.yaml: line 1: recipe: expected text or a number"),
+        ("device: true\n", "config/config.yaml: line 1: device: expected text or a number"),
         ("- recipe\n", "config/config.yaml: is not a mapping of settings"),
         ("recipe: {\n", "config/config.yaml: line 2, column 1: "),
-        ("gpu_memory: much\n", "config/config.yaml: gpu_memory: 'much' is not a number of GB such as 80"),
+        (
+            "gpu_memory: much\n",
+            "config/config.yaml: line 1: gpu_memory: 'much' is not a number of GB such as 80",
+        ),
         (
             "device: cudaa\n",
-            "config/config.yaml: device: 'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0",
+            "config/config.yaml: line 1: device: 'cudaa' is not cpu, cuda (any GPU) or a GPU such as cuda:0",
         ),
-        ("account: lab\n", "config/config.yaml: account: unknown setting"),
+        ("account: lab\n", "config/config.yaml: line 1: account: unknown setting"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(recipe, capsys, text, message):

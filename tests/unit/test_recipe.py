@@ -43,7 +43,7 @@ def test_good_recipe():
 
 def test_one_fault_of_a_mixture_is_told_in_one_line():
     (line,) = problems(GOOD.replace("prompts: [one]", "prompts: one"))
-    assert line == "r.yaml: models.mix.moe.experts.0.prompts: input should be a valid list (found 'one')"
+    assert line == "r.yaml: models.mix.moe.experts.0.prompts: expected a list (found 'one')"
 
 
 def patterns(schema):
@@ -110,11 +110,11 @@ def test_all_problems_at_once_each_with_file_and_key():
     lines = problems(text)
     assert all(line.startswith("r.yaml: ") for line in lines)
     assert "r.yaml: release.licence: unknown key; did you mean 'license'?" in lines
-    assert "r.yaml: release.license: missing" in lines
+    assert not any("release.license: missing" in line for line in lines)  # it follows
     assert any("models.tuned.onto: unknown key" in line for line in lines)
-    assert any("models.tuned.on: missing" in line for line in lines)
+    assert not any("models.tuned.on: missing" in line for line in lines)
     assert any("models.cut.rank" in line and "at most 1" in line for line in lines)
-    assert len(lines) == 5
+    assert len(lines) == 3
 
 
 @pytest.mark.parametrize(

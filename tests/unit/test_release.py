@@ -265,13 +265,28 @@ def test_an_edited_file_is_one_finding(folder):
     assert (found.expected, found.found) == (before, after)
 
 
-def test_what_is_no_release_is_told_once_with_what_else_there_is(tmp_path, capsys):
-    assert main(["verify", str(tmp_path)]) == 8
-    said = capsys.readouterr().out
-    (line,) = [line for line in said.splitlines() if "FAIL" in line and "is not a release" in line]
+def test_what_is_no_release_is_told_once_with_what_was_looked_for_and_what_else_there_is(tmp_path, capsys):
+    assert main(["verify", str(tmp_path)]) == 2  # nothing was verified, and nothing was forged
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.count("is not a release of Herdbook") == 1
-    assert f"release: {tmp_path}: is not" in line
+    assert "it has none of SHA256SUMS, claims.jsonl" in line
     assert f"herdbook audit {tmp_path}" in line
+    assert "--of RELEASE" in line
+
+
+@pytest.mark.parametrize("left", ["claims.jsonl", "recipe.lock.json", "provenance/records/a.1.json"])
+def test_a_release_without_its_checksums_is_no_mere_folder(tmp_path, capsys, left):
+    (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / left).touch()
+    assert main(["verify", str(tmp_path)]) == 8
+    assert f"has no SHA256SUMS, although it has {left}" in capsys.readouterr().out
+
+
+def test_what_lost_all_that_was_demanded_of_it_fails_as_a_forgery_does(tmp_path, capsys):
+    report = tmp_path / "r.json"
+    assert main(["verify", str(tmp_path), "--expect", "a" * 64, "--json", str(report)]) == 8
+    assert report.exists()
+    assert "is not a release of Herdbook" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", ["as it is", "renamed", "edited"])

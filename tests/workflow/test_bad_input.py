@@ -44,7 +44,9 @@ def failure(project, *arguments):
 def test_misspelt_key_stops_before_anything_runs(project):
     project.recipe.write_text(project.recipe.read_text().replace("license:", "licence:"))
     said = failure(project)
-    assert "config/tiny.yaml: release.licence: unknown key; did you mean 'license'?" in said
+    lines = project.recipe.read_text().splitlines()
+    number = next(number for number, line in enumerate(lines, 1) if "licence:" in line)
+    assert f"config/tiny.yaml: line {number}: release.licence: unknown key; did you mean 'license'?" in said
     assert not project.results.exists()
 
 
@@ -96,7 +98,7 @@ def test_a_cluster_s_file_may_have_the_keys_of_its_profile(project):
     project.snakemake("--dry-run", "--configfile", str(site))
     site.write_text("acount: lab\n", encoding="utf-8")
     said = failure(project, "--configfile", str(site))
-    assert f"{site}: acount: unknown setting; did you mean 'account'?" in said
+    assert f"{site}: line 1: acount: unknown setting; did you mean 'account'?" in said
 
 
 def test_a_typo_in_the_settings_is_told_with_its_file(project):

@@ -6,11 +6,12 @@ import errno
 import hashlib
 import os
 import secrets
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook.cache.store import StoredFile
+from herdbook.cache.store import WHERE, StoredFile
 from herdbook.errors import CacheError
 from herdbook.files import CHUNK_BYTES, sha256_file
 
@@ -42,8 +43,8 @@ class FolderStore:
         """Check that the folder exists and is writable."""
         if not self.root.is_dir():
             raise CacheError(
-                f"{self.root}: the cache's folder does not exist. Mount it, create it with `mkdir`, or remove `cache` "
-                "from the configuration."
+                f"{self.root}: the cache's folder does not exist. Mount it, create it with `mkdir -p {shlex.quote(str(self.root))}`, or "
+                f"name another one: {WHERE}"
             )
         try:
             for name in ("open", "gated"):
@@ -53,8 +54,8 @@ class FolderStore:
                 probe.unlink()
         except OSError as error:
             raise CacheError(
-                f"{self.root}: the cache is not writable: {error.strerror}. Get write permission, or remove `cache` "
-                "from the configuration."
+                f"{self.root}: the cache is not writable: {error.strerror}. Get write permission, or name another "
+                f"one: {WHERE}"
             ) from error
 
     def exists(self, name: str) -> bool:

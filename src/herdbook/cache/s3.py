@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from herdbook.cache.store import StoredFile
+from herdbook.cache.store import WHERE, StoredFile
 from herdbook.errors import CacheError
 from herdbook.files import sha256_file
 
@@ -184,7 +184,7 @@ class S3Store:
     def _unusable(self, error: Exception, what: str) -> str:
         return (
             f"{self.place}: the cache cannot be used: {error} ({what}). Check the bucket's name, AWS_ENDPOINT_URL "
-            "(https://...) if it is not Amazon's, and your credentials; or remove `cache` from the configuration."
+            f"(https://...) if it is not Amazon's, and your credentials; or name another cache: {WHERE}"
         )
 
 

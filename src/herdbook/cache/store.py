@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+WHERE = (
+    "--cache, $HERDBOOK_CACHE or `cache` in config/config.yaml, whichever is set"  # where a cache is named
+)
+
 
 @dataclass(frozen=True)
 class StoredFile:

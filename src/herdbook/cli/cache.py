@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,7 @@ from herdbook.errors import CacheError, HerdbookError
 from herdbook.visible import say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from herdbook.cache.cache import Cache, CacheEntry
@@ -36,8 +38,8 @@ class Target:
         cache = configured(self.place)
         if cache is None:
             raise CacheError(
-                f"no cache is configured: pass --cache PLACE, or set ${settings.CACHE.variable} or `cache` in "
-                f"{repository.FILE}"
+                f"no cache is configured: pass --cache PLACE, a folder or s3://bucket/prefix, or set ${settings.CACHE.variable} "
+                f"or `cache` in {repository.FILE}"
             )
         cache.check()
         return cache
@@ -49,13 +51,39 @@ class Target:
         return plans.load(options.named(self.recipe), self.results)
 
 
+def _of_target(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name the cache and the recipe, so that they may also stand behind a command's name."""
+
+    @functools.wraps(function)
+    @click.pass_obj
+    def run(
+        target: Target,
+        own_recipe: Path | None,
+        own_results: Path | None,
+        own_place: str | None,
+        **others: Any,
+    ) -> Any:
+        given = {"recipe": own_recipe, "results": own_results, "place": own_place}
+        return function(replace(target, **{name: value for name, value in given.items() if value}), **others)
+
+    own = (
+        click.option("--cache", "own_place", metavar="PLACE", help="As before the command's name."),
+        click.option("--recipe", "own_recipe", type=options.FILE, metavar="FILE", help="As before it."),
+        click.option("--results", "own_results", type=options.FOLDER, metavar="FOLDER", help="As before it."),
+    )
+    for option in own:
+        run = option(run)
+    return run
+
+
 @click.group(
     cls=repository.Group,
     invoke_without_command=True,
     epilog=options.examples(
         "herdbook cache",
         "herdbook cache prune --older-than 30d --dry-run",
-        "herdbook cache --cache s3://bucket/prefix verify",
+        "herdbook cache add --cache /data/herdbook-cache",
+        "herdbook cache verify --cache s3://bucket/prefix",
     ),
 )
 @options.recipe_if_needed
@@ -81,7 +109,7 @@ def command(context: click.Context, recipe: Path | None, results: Path, place: s
 
 @command.command("list")
 @options.json
-@click.pass_obj
+@_of_target
 def list_(target: Target, json: Path | None) -> None:
     """List all entries with size, last use and users."""
     from herdbook.cli.output import write_report
@@ -103,7 +131,7 @@ def list_(target: Target, json: Path | None) -> None:
 
 
 @command.command("add")
-@click.pass_obj
+@_of_target
 def add(target: Target) -> None:
     """Save all existing results of the recipe in the cache."""
     from herdbook.cache import step
@@ -122,7 +150,7 @@ def add(target: Target) -> None:
 
 
 @command.command("verify")
-@click.pass_obj
+@_of_target
 def verify(target: Target) -> None:
     """Read all entries in full; remove damaged ones.
 
@@ -169,7 +197,7 @@ def verify(target: Target) -> None:
     help="Entries that RELEASE did not use. May be given several times: entries that none of the releases used.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
-@click.pass_obj
+@_of_target
 def prune(
     target: Target,
     older_than: float | None,

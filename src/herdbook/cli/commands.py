@@ -52,6 +52,9 @@ GROUPS = {
 NAMES = tuple(name for names in GROUPS.values() for name in names)
 # The module of a command whose name Python does not allow for a module.
 MODULES = {"import": "import_recipe"}
+# What people call commands that have other names.
+_CHECKS = "; a recipe is checked by `herdbook lock` and `herdbook plan`, a release by `herdbook verify`, another merge by `herdbook audit`"
+MEANT = dict.fromkeys(("check", "validate", "lint", "test"), _CHECKS)
 # `herdbook verify --foreign` is an alias of `herdbook audit`.
 FOREIGN = "--foreign"
 
@@ -83,7 +86,7 @@ class Commands(click.Group):
             name = "audit"
             rest.remove(FOREIGN)
         if name not in NAMES and not name.startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"no such command: {name!r}{did_you_mean(name, NAMES)}")
+            ctx.fail(f"no such command: {name!r}{MEANT.get(name) or did_you_mean(name, NAMES)}")
         return super().resolve_command(ctx, [name, *rest])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

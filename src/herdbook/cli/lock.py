@@ -57,12 +57,17 @@ def lock_recipe(recipe: Path) -> None:
     from herdbook import lock as locks
     from herdbook import recipe as recipes
     from herdbook.errors import RecipeError
+    from herdbook.lock.available import with_missing_sources
     from herdbook.lock.pin import pin
     from herdbook.lock.searches import with_results
     from herdbook.plan.searched import at_least_start
 
     path = locks.path_for(recipe)
-    content = recipes.load(recipe)
+    try:
+        content = recipes.load(recipe)
+    except RecipeError as error:
+        with waiting(f"{recipe}: looking for its sources"):
+            raise with_missing_sources(error, recipe, lambda line: say(line, file=sys.stderr)) from error
     with waiting(str(recipe)) as doing:
 
         def report(line: str) -> None:
@@ -75,7 +80,7 @@ def lock_recipe(recipe: Path) -> None:
             plan, stale = at_least_start(content, lock, recipe)
             warnings = [*check(plan), *stale]
         except RecipeError as error:
-            raise RecipeError(error.problems, str(recipe)) from error
+            raise recipes.located(error.problems, recipe) from error
     for warning in warnings:
         say(f"warning: {warning}", file=sys.stderr)
     locks.write(lock, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,11 @@ import click
 
 from herdbook import __version__, settings
 from herdbook.cli import options
-from herdbook.errors import RecipeError
+from herdbook.errors import RecipeError, UnreachableError
 from herdbook.visible import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from herdbook.importing import Imported
 
@@ -66,13 +67,15 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
     if source is not None:
         imported = _imported(source, folder, mapped)
         recipe = EXAMPLE.with_name(f"{_file_name(imported)}.yaml")
-    for name, text in _contents(root()):
+    is_new, written = not folder.exists(), []
+    for name, content in _contents(root()):
+        path, text = folder / name, content
         if imported and name == EXAMPLE:
-            write_text(folder / recipe, SCHEMA + imported.text)
+            path, text = folder / recipe, SCHEMA + imported.text
         elif name == Path("config/config.yaml"):
-            write_text(folder / name, text.replace(EXAMPLE.as_posix(), recipe.as_posix()))
-        else:
-            write_text(folder / name, text)
+            text = text.replace(EXAMPLE.as_posix(), recipe.as_posix())
+        write_text(path, text)
+        written.append(path)
     about = ABOUT.format(folder=folder)
     enter = [f"  cd {folder}"] if folder.resolve() != Path.cwd() else []
     if imported is None:
@@ -86,7 +89,11 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
         return
     for line in imported.assumed:
         say(f"assumed: {line}", file=sys.stderr)
-    _lock_and_plan(folder, recipe)
+    try:
+        _lock_and_plan(folder, recipe)
+    except UnreachableError as error:  # which no change of the recipe helps against
+        _remove(written, folder, is_new=is_new)
+        raise UnreachableError(f"{error} Nothing was written to {folder}.") from error
     say(about, *enter, "  git init", "  snakemake --cores all")
 
 
@@ -143,6 +150,8 @@ def _lock_and_plan(folder: Path, recipe: Path) -> None:
     try:
         lock_recipe(folder / recipe)
         show(plans.load(folder / recipe, folder / settings.RESULTS.default))
+    except UnreachableError:
+        raise
     except HerdbookError:
         say(
             f"{folder}: was made, but {recipe} could not be locked or planned, for the reason below. Change it, then:",
@@ -151,6 +160,16 @@ def _lock_and_plan(folder: Path, recipe: Path) -> None:
             file=sys.stderr,
         )
         raise
+
+
+def _remove(written: Iterable[Path], folder: Path, *, is_new: bool) -> None:
+    """Remove the files that were written, and the folders that have become empty by that; the outermost if it was made, too."""
+    for path in written:
+        path.unlink(missing_ok=True)
+    inside = {parent for path in written for parent in path.relative_to(folder).parents if parent != Path()}
+    for parent in (*sorted(inside, reverse=True), *([Path()] if is_new else [])):
+        with suppress(OSError):  # it has something else
+            (folder / parent).rmdir()
 
 
 def _contents(root: Path) -> Iterator[tuple[Path, str]]:

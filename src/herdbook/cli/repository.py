@@ -71,7 +71,8 @@ def read(path: Path = FILE) -> dict[str, str]:
         raise RecipeError("is not a mapping of settings", str(path))
     known = {setting.key: setting.variable for setting in SETTINGS if setting.key}
     if found := problems(content):
-        raise RecipeError(found, str(path))
+        lines = _lines(text)
+        raise RecipeError(found, str(path), [lines.get(problem.partition(":")[0]) for problem in found])
     return {known[key]: str(value) for key, value in content.items() if value not in {None, ""}}
 
 
@@ -86,21 +87,36 @@ def located_problems(
         otherwise: What is named for a value that is in none of them.
         others: See ``settings.problems``.
     """
-    contents = [(file, _content(file)) for file in reversed(files)]
+    contents = [(file, *_content(file)) for file in reversed(files)]
     found = []
     for key, value in config.items():
         place = next(
-            (file for file, content in contents if key in content and content[key] == value), otherwise
+            (
+                f"{file}: line {lines[key]}" if key in lines else str(file)
+                for file, content, lines in contents
+                if key in content and content[key] == value
+            ),
+            otherwise,
         )
         found += [f"{place}: {problem}" for problem in problems({key: value}, others)]
     return found
 
 
-def _content(file: Path) -> Mapping[Any, Any]:
+def _content(file: Path) -> tuple[Mapping[Any, Any], dict[Any, int]]:
+    """Return the content of a file, and the lines of its keys; empty if it cannot be read."""
     from herdbook import yamlio
 
     try:
-        content = yamlio.load(file.read_text(encoding="utf-8"), yamlio.PyYamlLoader)
+        text = file.read_text(encoding="utf-8")
+        content = yamlio.load(text, yamlio.PyYamlLoader)
     except (OSError, UnicodeDecodeError, yamlio.YamlError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return {}, {}
+    return (content, _lines(text)) if isinstance(content, dict) else ({}, {})
+
+
+def _lines(text: str) -> dict[Any, int]:
+    """Return the line of each key of a mapping that PyYAML can read."""
+    from herdbook import yamlio
+
+    (document,) = yamlio.documents(text, yamlio.PyYamlLoader)[:1]
+    return {keys[0]: line for keys, line in document.lines.items() if len(keys) == 1}

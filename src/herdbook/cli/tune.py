@@ -65,7 +65,7 @@ def command(recipe: Path | None, results: Path, words: tuple[str, ...]) -> None:
             say(*lines(name, content.models[name], result))
         plans.make(content, lock, recipe, results)
     except RecipeError as error:
-        raise RecipeError(error.problems, str(recipe)) from error
+        raise recipes.located(error.problems, recipe) from error
     remove_recipe(path_of_trials(recipe))
     say(path)
 

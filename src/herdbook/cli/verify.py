@@ -10,7 +10,7 @@ import click
 
 from herdbook.cli import findings, options
 from herdbook.cli.digest import Digest
-from herdbook.errors import HerdbookError
+from herdbook.errors import HerdbookError, NoReleaseError
 from herdbook.visible import say
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ LEVELS = {
     "rebuild": "everything, built a second time",
 }
 
+NO_RELEASE = "it is not a release: nothing was verified"
+
 
 @click.command(
     epilog=options.examples(
@@ -36,7 +38,7 @@ LEVELS = {
         "herdbook verify Mine-4x7B.Q4_K_M.gguf --of owner/name",
     )
     + options.table("Levels", LEVELS)
-    + options.table("Exit status", findings.STATUSES)
+    + options.table("Exit status", {"0": findings.STATUSES["0"], "2": NO_RELEASE, **findings.STATUSES})
 )
 @click.argument("release", type=options.PLACE_OR_FILE)
 @click.option(
@@ -187,7 +189,10 @@ def command(
     try:
         opened = Release(open_subject(release))
         say(report.opening(opened, chosen))
-    except Exception as error:  # noqa: BLE001 - a release that cannot be opened is a finding, whatever the reason
+    except Exception as error:
+        # Whoever demands a signature, a digest or an age says that it is a release: then one that has lost all its records fails.
+        if isinstance(error, NoReleaseError) and not (key or identity or expect or not_before):
+            raise
         first: Level = levels.LEVELS["files"][0]
         expected = isinstance(error, HerdbookError | OSError)
         outcome = outcome_of(error) if expected else Outcome.BROKEN

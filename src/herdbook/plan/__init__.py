@@ -8,6 +8,7 @@ from herdbook.plan.model import Node, Origin, Part, Search, Tensor
 from herdbook.plan.plan import Plan, load, make
 from herdbook.plan.quantize import Conversion, Quantized
 from herdbook.plan.routing import RoutingReport
+from herdbook.plan.searched import load_at_least_start
 
 __all__ = [
     "Conversion",
@@ -25,5 +26,6 @@ __all__ = [
     "Search",
     "Tensor",
     "load",
+    "load_at_least_start",
     "make",
 ]

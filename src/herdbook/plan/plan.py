@@ -12,7 +12,7 @@ from herdbook import limits
 from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.architectures.layers import layers_of
-from herdbook.errors import RecipeError
+from herdbook.errors import Gathered, RecipeError
 from herdbook.layout import Layout
 from herdbook.plan.adapter_tokens import check_adapter_tokens
 from herdbook.plan.asked import check_settings, check_tasks
@@ -237,8 +237,11 @@ def make(
     Raises:
         RecipeError: If the recipe cannot be built.
     """
-    check_tasks(recipe, lock)
-    check_licenses(recipe, lock)
+    found = Gathered()
+    with found.one():
+        check_tasks(recipe, lock)
+    with found.one():
+        check_licenses(recipe, lock)
     nodes: dict[str, Node] = {}
     warnings: list[str] = []
     measured = recipe.evaluate.models if recipe.evaluate else ()
@@ -247,15 +250,18 @@ def make(
     order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in needed}).static_order()
     planned = 0
     for name in order:
+        if any(parent not in nodes for parent in recipes.parents(recipe.models[name])):
+            continue  # one that could not be planned
         planned += _tensors(recipe.models[name], lock, name, nodes)
         if planned > limits.PLANNED_TENSORS:
             raise RecipeError(
                 f"models.{name}: with it, about {planned:,} tensors and their origins are to be planned, over the limit of "
                 f"{limits.PLANNED_TENSORS:,}"
             )
-        found = with_found(name, recipe, lock)
-        nodes[name], new_warnings = plan_node(name, found, lock, nodes, whole)
-        warnings += [*new_warnings, *roundings(nodes[name], nodes)]
+        with found.one():
+            nodes[name], new_warnings = plan_node(name, with_found(name, recipe, lock), lock, nodes, whole)
+            warnings += [*new_warnings, *roundings(nodes[name], nodes)]
+    found.end()
     warnings += check_tokens(lock, nodes, whole, {node.name for node in readers(recipe, nodes)})
     warnings += check_adapter_tokens(lock, nodes)
     nodes = _shared(recipe, nodes)
@@ -337,4 +343,4 @@ def load(recipe_path: Path, results: Path = Path("results")) -> Plan:
     try:
         return make(recipe, lock, recipe_path, results)
     except RecipeError as error:
-        raise RecipeError(error.problems, str(recipe_path)) from error
+        raise recipes.located(error.problems, recipe_path) from error

@@ -25,10 +25,11 @@ from herdbook.recipe.merge import (
     Ties,
 )
 from herdbook.recipe.moe import Expert, Mixture, Moe
+from herdbook.recipe.places import located
 from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
 from herdbook.recipe.ranks import Bounds, Leaderboard
-from herdbook.recipe.reading import json_schema, load, parse, parse_suite, read_text
+from herdbook.recipe.reading import json_schema, load, parse, parse_suite, read_text, readable_models
 from herdbook.recipe.release import LicenseWaiver, Release, Signer
 from herdbook.recipe.search import Point, Search, Space
 from herdbook.recipe.section import Section
@@ -102,6 +103,7 @@ __all__ = [
     "json_schema",
     "keeper_of",
     "load",
+    "located",
     "measured",
     "of_scheme",
     "parents",
@@ -109,6 +111,7 @@ __all__ = [
     "parse_suite",
     "rank_rule",
     "read_text",
+    "readable_models",
     "search_of",
     "searched",
     "tokenizer_of",

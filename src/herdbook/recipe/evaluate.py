@@ -222,8 +222,9 @@ class Mark(Section):
 
 
 def evaluate_problems(evaluate: Evaluate) -> list[str]:
-    """Return what is wrong with the comparisons."""
-    problems = []
+    """Return what is wrong with the models that are measured, and their comparisons."""
+    twice = len(set(evaluate.models)) != len(evaluate.models)
+    problems = ["evaluate.models: a model is named twice"] if twice else []
     for name, others in evaluate.compare.items():
         where = f"evaluate.compare.{name}"
         problems += [

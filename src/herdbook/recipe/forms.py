@@ -1,10 +1,14 @@
-"""The forms of texts and numbers in a recipe, in words, for the messages about those that do not have them."""
+"""What pydantic finds wrong with a value of a recipe, in our words: what was found, and what is accepted there."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
+
+from herdbook.humanize import clipped, did_you_mean, plural
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
 _LETTERS = "letters, digits, '.', '_' and '-', of which a letter or a digit is the first"
@@ -39,20 +43,130 @@ _FORMS = {
     r"^(https://\S+|LICEN[SC]E(\.(md|txt))?)$": "an address that begins with https://, or the name of the license's file, such as LICENSE",
     r"^[0-9a-f]{64}$": "64 hexadecimal digits, as `herdbook key` prints them",
 }
+# Kinds of values, by the kinds of pydantic's errors.
+_KINDS = {
+    "string_type": "text",
+    "string_unicode": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping of names to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+    "none_required": "nothing",
+}
 _BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
     "greater_than": ("greater than", "gt"),
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
 }
+_SHOWN = 60  # characters of a value
+_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|(?<![\w'])(-?\d+)(?![\w'])")
 
 
 def in_words(item: ErrorDetails) -> str | None:
-    """Return what one of pydantic's errors about a text's form or a number's range means; None for other errors."""
-    value, about = item.get("input"), item.get("ctx", {})
-    if item["type"] == "string_pattern_mismatch" and (form := _FORMS.get(str(about["pattern"]))):
+    """Return what one of pydantic's errors means: what was found, and what is accepted; None if it is not of a known kind."""
+    value, about, kind = item.get("input"), item.get("ctx", {}), item["type"]
+    if kind in {"literal_error", "union_tag_invalid"}:
+        given = about["tag"] if kind == "union_tag_invalid" else value
+        names = choices(item)
+        hint = did_you_mean(given, names) if isinstance(given, str) else ""
+        return f"{shown(given)} is not {'one of ' * (len(names) > 1)}{_or(names)}{hint}"
+    if kind == "string_pattern_mismatch" and (form := _FORMS.get(str(about["pattern"]))):
         return f"{value!r} is not {form}"
-    if bound := _BOUNDS.get(item["type"]):
+    if bound := _BOUNDS.get(kind):
         words, key = bound
         return f"must be {words} {about[key]:g} (found {value!r})"
-    return None
+    if kind in {"too_short", "string_too_short"} and not _length(value):
+        return "is empty" if about["min_length"] == 1 else f"is empty; {_wanted(item)}"
+    if kind in {"too_short", "too_long", "string_too_short", "string_too_long"}:
+        return f"{_wanted(item)} (found {_length(value)})"
+    wanted = _wanted(item)
+    return f"expected {wanted} (found {shown(value)})" if wanted else None
+
+
+def together_in_words(items: list[ErrorDetails]) -> str | None:
+    """Return what errors about one value mean that is accepted in several forms; None if one is not of a known kind."""
+    wanted = list(dict.fromkeys(_wanted(item) for item in items))
+    if None in wanted or not wanted:
+        return None
+    names = [name for item in items for name in choices(item)]
+    value = items[0].get("input")
+    hint = did_you_mean(value, names) if isinstance(value, str) else ""
+    return f"expected {_or(list(filter(None, wanted)))} (found {shown(value)}){hint}"
+
+
+def choices(item: ErrorDetails) -> list[str]:
+    """Return the names of which one is accepted; empty if an error is not about a choice."""
+    about = item.get("ctx", {})
+    listed = about.get("expected_tags", about.get("expected", ""))
+    return [text or number for text, number in _QUOTED.findall(str(listed))]
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message quotes it."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return f"a mapping with {', '.join(map(str, value))[:_SHOWN]}" if value else "an empty mapping"
+        case list():
+            return f"a list of {plural(len(value), 'entry', 'entries')}"
+        case str() | int() | float():
+            return clipped(repr(value), _SHOWN)
+        case _:
+            return f"what is not written in YAML, {type(value).__name__}"
+
+
+def first_in_words(error: ValidationError) -> str:
+    """Return the first problem of a value that is not as a recipe has it, with its place."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    words = str(first["ctx"]["error"]) if first["type"] == "value_error" else in_words(first)
+    return f"{where}: {words or first['msg']}" if where else words or first["msg"]
+
+
+def _wanted(item: ErrorDetails) -> str | None:
+    """Return what is accepted, as the end of a sentence; None if the kind is not known."""
+    about, kind = item.get("ctx", {}), item["type"]
+    if kind in {"literal_error", "union_tag_invalid"}:
+        return _or(choices(item))
+    if kind == "string_pattern_mismatch":
+        return _FORMS.get(str(about["pattern"]))
+    if bound := _BOUNDS.get(kind):
+        return f"a number {bound[0]} {about[bound[1]]:g}"
+    if kind in {"too_short", "too_long"}:
+        least = kind == "too_short"
+        count = about["min_length" if least else "max_length"]
+        return (
+            f"needs at least {plural(count, 'entry', 'entries')}"
+            if least
+            else f"takes at most {plural(count, 'entry', 'entries')}"
+        )
+    if kind in {"string_too_short", "string_too_long"}:
+        least = kind == "string_too_short"
+        count = about["min_length" if least else "max_length"]
+        return (
+            f"needs at least {plural(count, 'character')}"
+            if least
+            else f"takes at most {plural(count, 'character')}"
+        )
+    return _KINDS.get(kind)
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str | list | dict) else 0
+
+
+def _or(words: list[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

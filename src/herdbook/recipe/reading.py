@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from herdbook import limits, yamlio
 from herdbook.errors import RecipeError
-from herdbook.humanize import did_you_mean
 from herdbook.recipe.evaluate import Suite
-from herdbook.recipe.forms import in_words
+from herdbook.recipe.mending import problems_of
+from herdbook.recipe.places import in_order, lines_of
 from herdbook.recipe.section import Section
-from herdbook.recipe.whole import Recipe
+from herdbook.recipe.whole import Model, Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from pydantic_core import ErrorDetails
 
 Whole = TypeVar("Whole", bound=Section)
 
@@ -50,6 +48,19 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+def readable_models(text: str) -> dict[str, Section]:
+    """Return the models of a recipe whose own entries have the right form, whatever is wrong with the rest."""
+    try:
+        models = yamlio.load(text)["models"].items()
+    except (yamlio.YamlError, LookupError, TypeError, AttributeError):
+        return {}
+    found: dict[str, Section] = {}
+    for name, entry in models:
+        with suppress(ValidationError):
+            found[name] = TypeAdapter(Model).validate_python(entry)
+    return found
+
+
 def parse(text: str, file: str = "recipe") -> Recipe:
     """Parse and check a recipe's text; ``file`` is its name in errors. Raises as ``load`` does."""
     return _parse(text, Recipe, "a recipe: expected a mapping with `models` and `release`", file)
@@ -70,91 +81,12 @@ def _parse(text: str, kind: type[Whole], expected: str, file: str) -> Whole:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        lines = [line for item in found[: limits.PROBLEMS] for line in _explain(item, data, kind)]
-        more = len(found) - limits.PROBLEMS
-        raise RecipeError([*lines, *([f"and {more:,} more problems"] if more > 0 else [])], file) from error
-
-
-def _explain(item: ErrorDetails, data: dict[str, Any], kind: type[Section]) -> list[str]:
-    """Turn one of pydantic's errors into lines that name the key and the problem."""
-    where, sections = _location(item, data, kind)
-    key = ".".join(map(str, where))
-    if item["type"] == "extra_forbidden":
-        known = [name for section in sections for name in _keys(section)]
-        return [f"{key}: unknown key{did_you_mean(str(where[-1]), known)}"]
-    if item["type"] == "default_factory_not_called":
-        return []  # it follows from another error
-    if item["type"] == "missing":
-        return [f"{key}: missing"]
-    if item["type"] == "value_error":
-        message = str(item["ctx"]["error"])
-        return [f"{key}: {message}"] if key else message.splitlines()
-    if words := in_words(item):
-        return [f"{key}: {words}"]
-    value = item.get("input")
-    shown = f" (found {value!r})" if isinstance(value, str | int | float) else ""
-    return [f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}{shown}"]
-
-
-def _location(
-    item: ErrorDetails, data: dict[str, Any], whole: type[Section]
-) -> tuple[list[int | str], list[type[Section]]]:
-    """Return the keys that lead to an error, and the sections that may contain the last of them.
-
-    Between the keys, pydantic's location also names members of unions, by their tag or their type. No tag is a key that a
-    recipe can have at the same position, so a name that the recipe does not contain there is not a key.
-    """
-    where: list[int | str] = []
-    value: Any = data
-    parents: list[Any] = []
-    types: list[Any] = [whole]
-    for position, part in enumerate(item["loc"], start=1):
-        exists = isinstance(value, dict) and part in value
-        exists = exists or (isinstance(value, list) and isinstance(part, int) and part < len(value))
-        if exists or (item["type"] == "missing" and position == len(item["loc"])):
-            where.append(part)
-            value = value[part] if exists else None
-            parents, types = types, [inner for kind in types for inner in _inside(kind, part)]
-        else:
-            types = [kind for kind in types if _is_tagged(kind, str(part))] or types
-    return where, [kind for kind in parents if _is_section(kind)]
-
-
-def _inside(kind: Any, part: int | str) -> list[Any]:
-    """Return the types, with unions split into their members, of the value at a key or index inside a type."""
-    if _is_section(kind):
-        field = _keys(kind).get(str(part))
-        return _members(kind.model_fields[field].annotation) if field else []
-    if get_origin(kind) is dict:
-        return _members(get_args(kind)[1])
-    return _members(get_args(kind)[0]) if get_origin(kind) is list else []
-
-
-def _members(kind: Any) -> list[Any]:
-    """Return the members of a union, also of nested ones; the type itself if it is not a union."""
-    if get_origin(kind) is Annotated:
-        return _members(get_args(kind)[0])
-    if get_origin(kind) in {Union, UnionType}:
-        return [member for argument in get_args(kind) for member in _members(argument)]
-    return [kind]
-
-
-def _keys(section: type[Section]) -> dict[str, str]:
-    """Return the keys of a section in a recipe, each with the name of its field."""
-    return {field.alias or name: name for name, field in section.model_fields.items()}
-
-
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Section)
-
-
-def _is_tagged(kind: Any, tag: str) -> bool:
-    """Return whether a member of a union has a tag: its name, or a value that one of its keys must have."""
-    if not _is_section(kind):
-        return False
-    literals = (get_args(field.annotation) for field in kind.model_fields.values())
-    return kind.__name__ == tag or any(tag in values for values in literals)
+        found, lines, more = problems_of(data, kind, lines_of(text))
+        problems, at = in_order(found, lines)
+        more += max(0, len(problems) - limits.PROBLEMS)
+        if more > 0:
+            problems[limits.PROBLEMS :], at[limits.PROBLEMS :] = [f"and {more:,} more problems"], [None]
+        raise RecipeError(problems, file, at) from error
 
 
 def json_schema() -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
 
-from herdbook.humanize import did_you_mean, first_problem
+from herdbook.humanize import did_you_mean
 from herdbook.recipe.evaluate import AskedTask
+from herdbook.recipe.forms import first_in_words
 from herdbook.recipe.section import Section
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ class Space:
             try:
                 self.model(point)
             except ValidationError as error:
-                yield f"over: the entry does not take {what} of what is searched: {first_problem(error)}"
+                yield f"over: the entry does not take {what} of what is searched: {first_in_words(error)}"
                 return
 
 
@@ -302,7 +303,7 @@ def search_problems(
         try:
             others = list(space.others())
         except ValidationError as error:
-            yield f"{where}.over: the entry does not take one of the choices: {first_problem(error)}"
+            yield f"{where}.over: the entry does not take one of the choices: {first_in_words(error)}"
         else:
             if any(set(parents(other)) != set(parents(model)) for other in others):
                 yield f"{where}.over: with one of the choices, the model is made from other models than with what is written"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, model_validator
 
 from herdbook.graph import reachable
 from herdbook.humanize import did_you_mean, parse_size
@@ -105,70 +105,63 @@ class Recipe(Section):
         return self.quantize if self.quantize and self.quantize.methods else None
 
     @model_validator(mode="after")
-    def _references_exist(self) -> Recipe:
-        problems = [
-            f"{where}: no model is named {name!r}{did_you_mean(name, self.models)}"
-            for where, name in _references(self)
-            if name not in self.models
-        ]
-        problems += _cycles(self) if not problems else []
-        if len(set(self.evaluate.models if self.evaluate else [])) != len(
-            self.evaluate.models if self.evaluate else []
-        ):
-            problems.append("evaluate.models: a model is named twice")
-        problems += evaluate_problems(self.evaluate) if self.evaluate else []
-        problems += claim_problems(self.claims, self.leaderboards, self.evaluate, self.release.model)
-        problems += mark_problems(self.marks, self.evaluate, self.release.model)
-        problems += quantize_problems(self.quantize) if self.quantize else []
-        if self.quantize and self.quantize.loss:
-            labels = [*(file.label for file in self.quantize.files), *self.quantize.schemes]
-            problems += loss_problems(self.quantize.loss, labels, self.calibration, made_of_texts(self))
-        problems += _gguf_repo_problems(self)
-        problems += _scheme_repo_problems(self)
-        problems += benchmark_problems(self.benchmarks, self.evaluate, self.release.model)
-        for name, model in self.models.items():
-            problems += mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
-            problems += (
-                merge_problems(f"models.{name}.merge", model.merge) if isinstance(model, Merge) else []
-            )
-            problems += _tokenizer_problems(name, model, self.models)
-            if search := search_of(model):
-                problems += search_problems(f"models.{name}.search", model, search, parents)
-        problems += [
-            f"models.{name}.calibration: no calibration is named {model.calibration!r}"
-            f"{did_you_mean(str(model.calibration), self.calibration)}"
-            for name, model in self.models.items()
-            if isinstance(model, Laser) and model.calibration and model.calibration not in self.calibration
-        ]
-        for index, text in enumerate(self.routing.texts if self.routing else []):
-            if text not in self.calibration:
-                problems.append(
-                    f"routing.texts.{index}: no calibration is named {text!r}{did_you_mean(text, self.calibration)}"
-                )
-        matrix = self.quantize.imatrix if self.quantize else None
-        for index, text in enumerate(matrix.texts if isinstance(matrix, ComputedImatrix) else []):
-            if text not in self.calibration:
-                problems.append(
-                    f"quantize.imatrix.texts.{index}: no calibration is named {text!r}{did_you_mean(text, self.calibration)}"
-                )
-        if self.routing and not isinstance(self.models.get(self.release.model), Moe):
-            problems.append(
-                f"routing: {self.release.model!r} is not a mixture, so it has no routers; leave `routing` out"
-            )
-        for name, board in self.leaderboards.items():
-            if board.row:
-                continue
-            if self.evaluate is None:
-                problems.append(
-                    f"leaderboards.{name}: the recipe has no `evaluate`, which gives the model its score"
-                )
-            elif self.release.model not in self.evaluate.models:
-                problems.append(
-                    f"leaderboards.{name}: evaluate.models does not measure {self.release.model!r}"
-                )
+    def _fits_together(self, info: ValidationInfo) -> Recipe:
+        about = info.context or {}
+        problems = [] if about.get("form_only") else incoherences(self, about.get("missing", frozenset()))
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+
+def incoherences(recipe: Recipe, missing: Collection[str] = ()) -> list[str]:
+    """Return what is wrong with what the entries of a recipe mean together, one line each.
+
+    Args:
+        recipe: The recipe.
+        missing: Sections, and models as ``models.NAME``, whose own form is wrong, so that something else is in their place. What
+            depends on them is not checked.
+    """
+
+    def has(*sections: str) -> bool:
+        return not any(section in missing for section in sections)
+
+    released = recipe.release.model
+    problems = [
+        f"{where}: no model is named {name!r}{did_you_mean(name, recipe.models)}"
+        for where, name in _references(recipe)
+        if name not in recipe.models
+    ]
+    known = not problems
+    problems += _cycles(recipe) if known else []
+    problems += evaluate_problems(recipe.evaluate) if recipe.evaluate else []
+    if has("leaderboards", "evaluate", "release"):
+        problems += claim_problems(recipe.claims, recipe.leaderboards, recipe.evaluate, released)
+        problems += _leaderboard_problems(recipe)
+    if has("evaluate", "release"):
+        problems += mark_problems(recipe.marks, recipe.evaluate, released)
+        problems += benchmark_problems(recipe.benchmarks, recipe.evaluate, released)
+    problems += quantize_problems(recipe.quantize) if recipe.quantize else []
+    if recipe.quantize and recipe.quantize.loss and has("calibration"):
+        labels = [*(file.label for file in recipe.quantize.files), *recipe.quantize.schemes]
+        problems += loss_problems(recipe.quantize.loss, labels, recipe.calibration, made_of_texts(recipe))
+    if has("quantize", "release"):
+        problems += _gguf_repo_problems(recipe)
+        problems += _scheme_repo_problems(recipe) if has("publish") else []
+    for name, model in recipe.models.items():
+        problems += mixture_problems(f"models.{name}.moe", model.moe) if isinstance(model, Moe) else []
+        problems += merge_problems(f"models.{name}.merge", model.merge) if isinstance(model, Merge) else []
+        problems += _tokenizer_problems(name, model, recipe.models)
+        if search := search_of(model):
+            problems += search_problems(f"models.{name}.search", model, search, parents)
+    problems += _calibration_problems(recipe) if has("calibration") else []
+    if (
+        recipe.routing
+        and has("release", f"models.{released}")
+        and released in recipe.models
+        and not isinstance(recipe.models[released], Moe)
+    ):
+        problems.append(f"routing: {released!r} is not a mixture, so it has no routers; leave `routing` out")
+    return problems
 
 
 def parents(model: Section) -> tuple[str, ...]:
@@ -253,6 +246,32 @@ def made_of_texts(recipe: Recipe) -> dict[str, str]:
     for name in matrix.texts if isinstance(matrix, ComputedImatrix) else ():
         used.setdefault(name, "quantize.imatrix")
     return used
+
+
+def _calibration_problems(recipe: Recipe) -> Iterator[str]:
+    named = [
+        (f"models.{name}.calibration", model.calibration)
+        for name, model in recipe.models.items()
+        if isinstance(model, Laser) and model.calibration
+    ]
+    texts = recipe.routing.texts if recipe.routing else []
+    named += [(f"routing.texts.{index}", text) for index, text in enumerate(texts)]
+    matrix = recipe.quantize.imatrix if recipe.quantize else None
+    texts = matrix.texts if isinstance(matrix, ComputedImatrix) else []
+    named += [(f"quantize.imatrix.texts.{index}", text) for index, text in enumerate(texts)]
+    for where, text in named:
+        if text not in recipe.calibration:
+            yield f"{where}: no calibration is named {text!r}{did_you_mean(text, recipe.calibration)}"
+
+
+def _leaderboard_problems(recipe: Recipe) -> Iterator[str]:
+    for name, board in recipe.leaderboards.items():
+        if board.row:
+            continue
+        if recipe.evaluate is None:
+            yield f"leaderboards.{name}: the recipe has no `evaluate`, which gives the model its score"
+        elif recipe.release.model not in recipe.evaluate.models:
+            yield f"leaderboards.{name}: evaluate.models does not measure {recipe.release.model!r}"
 
 
 def _tokenizer_problems(name: str, model: Section, models: Collection[str]) -> Iterator[str]:

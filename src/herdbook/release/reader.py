@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from herdbook import limits
 from herdbook import lock as locks
 from herdbook import recipe as recipes
-from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
+from herdbook.errors import HerdbookError, NoReleaseError, UnverifiedError, VerificationError
 from herdbook.humanize import first_problem
 from herdbook.layout import CLAIMS, CONFIG, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
 from herdbook.plan import make
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from herdbook.release.finding import Check, Finding
     from herdbook.release.subject import Subject
     from herdbook.weights.record import Record
+
+
+# The files that a release has beside its checksums, and nothing else is likely to have.
+_OF_RELEASES = (CLAIMS, LOCK, LINEAGE)
+_RECORDS = f"{RECORDS}/"
 
 
 @contextmanager
@@ -94,6 +99,21 @@ def unread(check: Check, error: MissingError, release: Release) -> Finding:
     return check.error(release.name, error)
 
 
+def _no_sums(subject: Subject) -> VerificationError:
+    """Return the error for what has no checksums: a release that has lost them, or none at all."""
+    left = sorted(name for name in subject.files if name in _OF_RELEASES or name.startswith(_RECORDS))
+    if left:
+        return VerificationError(
+            f"{subject.name}: has no {SUMS}, although it has {left[0]}: a release without its "
+            "checksums proves nothing"
+        )
+    return NoReleaseError(
+        f"{subject.name}: is not a release of Herdbook: it has none of {', '.join((SUMS, *_OF_RELEASES))} and nothing in {_RECORDS}. "
+        f"Name the folder or the repository that has them. To check another merge: herdbook audit {subject.name}; to see what its "
+        f"files are: herdbook card {subject.name}; to check one file of a release: herdbook verify FILE --of RELEASE"
+    )
+
+
 class Release:
     """A release.
 
@@ -101,16 +121,14 @@ class Release:
         subject: The files.
 
     Raises:
+        NoReleaseError: If it has no file that only releases have.
         VerificationError: If its checksums cannot be read, or contain a name that leads outside the release.
     """
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         if SUMS not in subject.files:
-            raise VerificationError(
-                f"{subject.name}: is not a release of Herdbook: it has no {SUMS}. To check another merge: herdbook audit "
-                f"{subject.name}; to see what its files are: herdbook card {subject.name}"
-            )
+            raise _no_sums(subject)
         self.sources: dict[str, Subject] = {}
         self._before = TRAFFIC.received_bytes
         with damaged(SUMS):

@@ -25,7 +25,7 @@ def configured(line: str) -> Callable[[Path], Path]:
 
 
 CASES = [
-    Case(f"`{line}`", configured(line), f"config/config.yaml: {message}")
+    Case(f"`{line}`", configured(line), f"config/config.yaml: line 1: {message}")
     for line, message in (
         ("devise: cuda", "devise: unknown setting; did you mean 'device'?"),
         ("account: lab", "account: unknown setting"),
