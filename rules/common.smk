@@ -138,6 +138,11 @@ onstart:
             "signing_key; then sign on the host of the key: snakemake --cores 1 --config signing_key=FILE"
         )
     # Snakemake calls this neither in a dry run nor in the processes of jobs.
+    if workflow.touch:
+        raise WorkflowError(
+            "--touch would pass old results off as those of this recipe, or make nothing. Leave it out: times do not matter, since the "
+            "names of results contain their keys; `herdbook explain all` tells what would be rebuilt, and why"
+        )
     try:
         exclusive.hold(PLAN.layout.running, f"building {PLAN.recipe_path}")
         remove_abandoned(PLAN.layout.root)

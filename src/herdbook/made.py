@@ -55,7 +55,7 @@ def check(layout: Layout, jobs: Iterable[Job], paths: Iterable[Path]) -> None:
     Args:
         layout: The paths of the results.
         jobs: The jobs of the plan.
-        paths: The files; those that no job makes are not looked at.
+        paths: The files; those that are missing, and those that no job makes, are not looked at.
 
     Raises:
         StepError: If some were changed; each is named, with its job.
@@ -65,7 +65,7 @@ def check(layout: Layout, jobs: Iterable[Job], paths: Iterable[Path]) -> None:
     changed = []
     for path in paths:
         job = makers.get(path)
-        if job is None or not _is_noted(job, path):
+        if job is None or not _is_noted(job, path) or not path.exists():
             continue
         if job not in notes:
             notes[job] = _read(layout, job)

@@ -97,8 +97,11 @@ def test_what_was_put_is_taken_elsewhere_with_the_same_bytes(cache, tmp_path):
     assert not cache.put(one, "First")
     assert cache.contained([one]) == [one]
     other = elsewhere(one, tmp_path / "two")
+    digests = {
+        path: hashlib.sha256(one.files[role].read_bytes()).hexdigest() for role, path in other.files.items()
+    }
     for path in other.files.values():
-        cache.restore(other, path, "Second")
+        assert cache.restore(other, path, "Second") == digests
     assert {role: path.read_bytes() for role, path in other.files.items()} == {
         role: path.read_bytes() for role, path in one.files.items()
     }

@@ -50,8 +50,7 @@ def command(
     plan = plans.load(options.named(recipe), results)
     signer = signer_of(settings.KEYLESS if keyless else key or "")
     jobs = all_jobs(plan, signer)
-    inputs = find(jobs, "attest").inputs
-    made.check(plan.layout, jobs, [path for path in inputs if path.exists()])
+    made.check(plan.layout, jobs, find(jobs, "attest").inputs)
     STEPS["attest"](plan, None, Machine(signer=signer))
     match signer:
         case PrivateKey():

@@ -121,8 +121,7 @@ def command(name: str) -> click.Command:
             made.note(plan.layout, one)
 
         take(plan, job, make)
-        if name in DOCUMENTS:
-            made.check(plan.layout, jobs, job.inputs)
+        made.check(plan.layout, jobs, job.inputs)
         make(job)
         save(plan, job)
         _report(plan, job, threads, time.time() - begun)
