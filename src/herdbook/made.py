@@ -33,7 +33,11 @@ def forget(layout: Layout, job: Job) -> None:
 
 def note(layout: Layout, job: Job) -> None:
     """Note the digests of what a job has just made."""
-    note_digests(layout, job, {path: sha256_file(path) for path in job.outputs if _is_noted(job, path)})
+    note_digests(
+        layout,
+        job,
+        {path: sha256_file(path) for path in job.outputs if _is_noted(job, path) and path.exists()},
+    )
 
 
 def note_digests(layout: Layout, job: Job, digests: Mapping[Path, str]) -> None:
