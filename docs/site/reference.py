@@ -21,7 +21,7 @@ WIDTH = 80
 OTHER_STATUSES = {
     0: "Done.",
     1: "The operating system refused something (disk full, missing permission). Of `herdbook routers`: routers that cannot choose.",
-    2: "The command was called in a wrong way, or the recipe cannot be read or built.",
+    2: "The command was called in a wrong way, or the recipe cannot be read or built, or what should be verified is no release.",
     10: "An error of the verifier itself; the release was not judged.",
     130: "Interrupted.",
 }

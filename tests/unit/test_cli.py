@@ -133,7 +133,6 @@ def test_the_table_of_statuses_has_every_error():
         (["lasre"], "no such command: 'lasre'; did you mean 'laser'?"),
         (["cache", "prnue"], "No such command"),
         (["check"], "no such command: 'check'; a recipe is checked by `herdbook lock` and `herdbook plan`"),
-        (["cache", "add", "--cache", "s3:/b"], "s3:/b: "),
         (["plan", "--recpie", "x"], "--recipe"),
         (["laser"], "Missing argument 'KEY'"),
         (["laser", "ab", "--threads", "0"], "--threads"),
@@ -396,6 +395,8 @@ def test_the_cache_of_the_repository(tmp_path, capsys):
     configure("")
     assert run("cache") == 11
     assert "no cache is configured: pass --cache PLACE" in capsys.readouterr().err
+    assert run("cache", "list", "--cache", "nowhere") == 11  # behind the command's name, too
+    assert "nowhere: the cache's folder does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

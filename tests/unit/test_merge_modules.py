@@ -165,8 +165,8 @@ def test_what_is_asked_of_the_result(herd, tmp_path):
     tiny.write_task(tmp_path / "task.yaml")
     sections = {"quantize": {"methods": ["Q8_0"]}, "evaluate": {"tasks": ["task.yaml"], "models": ["a"]}}
     assert refused(herd, tmp_path, by_module(), **sections) == [
-        "evaluate.models.0: 'a' also reads images, and models of text alone are measured; leave it out",
         "quantize: 'merged' also reads images, and files of models of text alone are made; leave it out",
+        "evaluate.models.0: 'a' also reads images, and models of text alone are measured; leave it out",
     ]
 
 

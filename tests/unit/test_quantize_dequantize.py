@@ -56,6 +56,22 @@ def without(path, output, name):
             file.write(data + bytes(-len(data) % 32))
 
 
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K_M", "Q2_K"])
+@pytest.mark.parametrize("together", [1, 2**10, 2**20])
+def test_rows_that_are_dequantized_together_are_those_read_one_by_one(
+    herd, tmp_path, monkeypatch, kind, together
+):
+    folder, full = herd("four")
+    path = tmp_path / "model.gguf"
+    quantize_folder(folder, full, path, kind)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    monkeypatch.setattr(gguf_restored, "TOGETHER", together)
+    tensors = gguf_restored.RestoredTensors(path, config, "four")
+    for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.v_proj.weight"):
+        count = tensors.shape(name)[0]
+        assert torch.equal(tensors[name], tensors.rows(name, range(count)))
+
+
 @pytest.mark.parametrize("name", ["narrow", "odd", "four"])
 def test_full_width_equals_the_source(herd, name):
     folder, full = herd(name)

@@ -237,8 +237,8 @@ def test_command_line(folder, tmp_path, capsys):
 def test_statuses_of_the_command_line(tmp_path, capsys, monkeypatch, folder):
     assert main(["verify", str(tmp_path / "absent")]) == 2
     (tmp_path / "empty").mkdir()
-    assert main(["verify", str(tmp_path / "empty")]) == 8
-    assert "is not a release" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "empty")]) == 2
+    assert "is not a release" in capsys.readouterr().err
     assert main(["verify", str(folder), "--key", str(tmp_path / "absent.pub")]) == 2
     assert main(["verify", str(folder), "--sample", "much"]) == 2
 

@@ -52,6 +52,15 @@ def test_ids_are_those_of_the_library(tmp_path):
     assert tokenize(folder, texts) == [[1, *ids] for ids in expected]
 
 
+def test_a_tokenizer_is_loaded_once_until_its_files_change(tmp_path):
+    folder = of_words(tmp_path / "m", "llama")
+    first = load_tokenizer(folder)
+    assert load_tokenizer(folder) is first
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"w3"', '"w4"'), encoding="utf-8")
+    assert ids_of(load_tokenizer(folder), "w4", "a text") == ids_of(first, "w3", "a text")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -111,7 +111,9 @@ def test_a_cluster_s_file_may_have_the_keys_of_its_profile(project):
 def test_a_typo_in_the_settings_is_told_with_its_file(project):
     file = project.root / "config/config.yaml"
     file.write_text(f"{file.read_text(encoding='utf-8')}cach: /shared\n", encoding="utf-8")
-    assert "config/config.yaml: cach: unknown setting; did you mean 'cache'?" in failure(project)
+    number = len(file.read_text(encoding="utf-8").splitlines())
+    message = f"config/config.yaml: line {number}: cach: unknown setting; did you mean 'cache'?"
+    assert message in failure(project)
 
 
 def test_settings_that_are_edited_during_a_build_are_those_of_the_next(project):

@@ -7,6 +7,8 @@ import pytest
 
 from herdbook import lock as locks
 from herdbook import plan as plans
+from herdbook import recipe as recipes
+from herdbook.tuning import build
 from support import tiny, tuned
 from support.project import REPOSITORY, Project, steps_of
 
@@ -128,14 +130,31 @@ def test_a_release_of_a_module_is_that_of_the_workflow_itself_also_in_a_containe
     assert "Nothing to be done" in project.snakemake(*options, "--dry-run").stdout
 
 
+def searched(project, name):
+    """Write a recipe with a search that nothing was tried of, and its lock; return its path."""
+    recipe = tuned.write(project.root / f"config/{name}", tuned.ONE)
+    tiny.lock(recipe)
+    return recipe
+
+
+def test_searches_of_two_modules_do_not_wait_for_each_other(project, monkeypatch):
+    """Trials of one are planned, though nothing was tried for the other."""
+    recipe, _ = searched(project, "one"), searched(project, "two")
+    modules(project, {"recipe": "config/one/recipe.yaml"}, {"recipe": "config/two/recipe.yaml"})
+    lock = locks.load(locks.path_for(recipe)).model_copy(update={"tuned": {}})
+    trials = build.path_of_trials(recipe)
+    build.write_recipe(plans.make(recipes.without_searches(recipes.load(recipe)), lock, trials))
+    monkeypatch.setenv("HERDBOOK_TRIALS", str(trials.relative_to(project.root)))
+    assert "one_merge" in project.snakemake("--workflow-profile", "none", "--dry-run").stdout
+
+
 @pytest.mark.slow
 def test_a_search_of_a_module_is_made_below_its_prefix(project):
-    folder = project.root / "config/one"
-    recipe = tuned.write(folder, tuned.ONE)
-    tiny.lock(recipe)
+    recipe = searched(project, "one")
+    searched(project, "two")  # which is not tried, and in nobody's way
     results = project.root / "one/results"
     lost = tuned.all_but_one(recipe, results)
-    modules(project, {"recipe": "config/one/recipe.yaml"}, {"recipe": "config/two/tiny.yaml"})
+    modules(project, {"recipe": "config/one/recipe.yaml"}, {"recipe": "config/two/recipe.yaml"})
     done = project.snakemake("--workflow-profile", "none", "--dry-run", check=False)
     assert "models.sum.search: nothing was tried yet. Run `herdbook tune`" in done.stdout + done.stderr
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -58,18 +58,29 @@ def _of_target(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.pass_obj
     def run(
         target: Target,
+        /,
         own_recipe: Path | None,
         own_results: Path | None,
         own_place: str | None,
         **others: Any,
     ) -> Any:
-        given = {"recipe": own_recipe, "results": own_results, "place": own_place}
-        return function(replace(target, **{name: value for name, value in given.items() if value}), **others)
+        named = Target(own_place or target.place, own_recipe or target.recipe, own_results or target.results)
+        return function(named, **others)
 
     own = (
-        click.option("--cache", "own_place", metavar="PLACE", help="As before the command's name."),
-        click.option("--recipe", "own_recipe", type=options.FILE, metavar="FILE", help="As before it."),
-        click.option("--results", "own_results", type=options.FOLDER, metavar="FOLDER", help="As before it."),
+        click.option(
+            "--cache", "own_place", metavar="PLACE", help="The cache; also before the command's name."
+        ),
+        click.option(
+            "--recipe", "own_recipe", type=options.FILE, metavar="FILE", help="The recipe, likewise."
+        ),
+        click.option(
+            "--results",
+            "own_results",
+            type=options.FOLDER,
+            metavar="FOLDER",
+            help="The results folder, likewise.",
+        ),
     )
     for option in own:
         run = option(run)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook.errors import StepError
@@ -12,16 +14,29 @@ from herdbook.sources.growth import check_growth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 WORD = re.compile(r"\S*[^\W_]\S*")  # has a letter or a digit
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """Return a folder's tokenizer. No code from the folder is run, and nothing is downloaded."""
+    """Return a folder's tokenizer, for reading. No code from the folder is run, and nothing is downloaded.
+
+    It is loaded once for as long as the folder's files stay the same.
+    """
+    files = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
+    return _loaded(str(folder), tuple((file.name, *_written(file)) for file in files))
+
+
+def _written(file: Path) -> tuple[int, int, int]:
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+@lru_cache(maxsize=4)  # a step has one or two; each takes a second and tens of megabytes
+def _loaded(folder: str, _: tuple[tuple[str, int, int, int], ...]) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def ids_of(tokenizer: Any, text: str, what: str) -> list[int]:

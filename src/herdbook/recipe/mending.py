@@ -121,6 +121,8 @@ class _Mending:
         return meant
 
     def _explain(self, keys: Keys, group: list[_Found]) -> None:
+        # Of the forms that a value may have, the one that says more than which kind of value it takes.
+        group = [one for one in group if one.item["type"] == "value_error"] or group
         item = group[0].item
         match item["type"]:
             case "extra_forbidden":
@@ -186,6 +188,13 @@ class _Mending:
         whole = {"models", "release"}  # without which nothing has a meaning
         if not isinstance(models, dict) or not models or any(one.keys in {(), ("models",)} for one in left):
             return
+        # Nothing can name a model by what is no name, so there is no need for one in its place.
+        unnamed = {name for name in models if not re.fullmatch(NAME_PATTERN, name)}
+        for name in unnamed:
+            del models[name]
+        if not models:
+            return
+        left = [one for one in left if one.keys[:1] != ("models",) or one.keys[1] not in unnamed]
         parts = {one.keys[:2] if one.keys[0] == "models" else one.keys[:1] for one in left}
         for keys in sorted(parts, key=str):
             for at, name in _named(_at(self.data, keys), keys):
@@ -199,7 +208,10 @@ class _Mending:
                 self.data.pop(keys[0], None)
         if ("release",) in parts:
             named = release.get("model") if isinstance(release, dict) else None
-            self.data["release"] = {"model": named if named in models else next(iter(models)), **_RELEASE}
+            self.data["release"] = {
+                "model": named if isinstance(named, str) and named in models else next(iter(models)),
+                **_RELEASE,
+            }
         for item in self.errors(missing=frozenset(".".join(map(str, keys)) for keys in parts)):
             if item["type"] == "value_error" and not item["loc"]:
                 for line in str(item["ctx"]["error"]).splitlines():

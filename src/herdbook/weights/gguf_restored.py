@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from herdbook.architectures.gguf_tensors import TensorLayout
     from herdbook.weights.gguf_file import TensorInfo
 
+TOGETHER = 2**18  # values that are dequantized together: a megabyte, which a core's cache holds
+
 
 class RestoredTensors:
     """The tensors of a GGUF by their names in safetensors, in float32; of stacked experts, only the one that is requested is read.
@@ -124,5 +126,12 @@ class RestoredTensors:
         from gguf.quants import dequantize
 
         data = self.file.read_rows(tensor, first, count)
-        values = dequantize(data, tensor.type).reshape(count, tensor.width)
-        return np.require(values, np.float32, ["C", "W", "O"])
+        joined = _joined(count, tensor.width)
+        values = dequantize(data.reshape(count // joined, -1), tensor.type)
+        return np.require(values.reshape(count, tensor.width), np.float32, ["C", "W"])
+
+
+def _joined(count: int, width: int) -> int:
+    """Return how many of some rows are handed to gguf as one: it dequantizes 16 rows at a time, whose blocks know no rows."""
+    wanted = max(1, TOGETHER // (16 * width))
+    return next(number for number in range(min(wanted, count), 0, -1) if count % number == 0)

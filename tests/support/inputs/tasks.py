@@ -205,7 +205,7 @@ CASES = [
     Case(
         "a misspelt key in a suite",
         suite({"titel": "Words"}),
-        "suite.yaml: titel: unknown key; did you mean 'title'?",
+        "suite.yaml: line 4: titel: unknown key; did you mean 'title'?",
     ),
     *(
         Case(

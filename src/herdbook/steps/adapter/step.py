@@ -14,6 +14,7 @@ from herdbook.progress import track
 from herdbook.recipe import Adapter, Hub
 from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, read_header, read_span, write_shard
+from herdbook.weights.finite import all_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,8 +74,6 @@ class _Folding:
 
     def make(self, tensor: Tensor, entry: TensorEntry) -> Iterator[bytes]:
         """Yield the bytes of a changed tensor, and complete its entry in the record."""
-        import torch
-
         from herdbook.weights.tensors import DTYPES, from_bytes, to_bytes
 
         (origin,) = tensor.origins
@@ -85,12 +84,12 @@ class _Folding:
         else:
             what = f"tensor {origin.tensor}"
             weight = from_bytes(self.parents.read(origin), tensor.dtype, tensor.shape, what)
-        changed = self._changed(tensor.name, weight, roles, entry).to(DTYPES[tensor.dtype])
-        if not torch.isfinite(changed).all():
+        data = to_bytes(self._changed(tensor.name, weight, roles, entry).to(DTYPES[tensor.dtype]))
+        if not all_finite(data, tensor.dtype):
             raise CheckpointError(
                 f"tensor {tensor.name}: the adapter makes values that are NaN, infinite, or too large for {tensor.dtype}"
             )
-        yield to_bytes(changed)
+        yield data
         self.advance()
 
     def _changed(

@@ -9,6 +9,7 @@ from herdbook.plan.operation import MergeTensors
 from herdbook.progress import track
 from herdbook.steps.inputs import ParentShards
 from herdbook.weights.checkpoint import Produced, write_shard
+from herdbook.weights.finite import all_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,13 +61,13 @@ def _merged(
         for origin in tensor.origins:
             span = parents.shard(origin.part).span(origin.tensor)
             inputs.append(from_bytes(parents.read(origin), span.dtype, span.shape, f"tensor {origin.tensor}"))
-        result = merged_tensor(operation, inputs, tensor).to(DTYPES[tensor.dtype])
-        if not result.isfinite().all():
+        data = to_bytes(merged_tensor(operation, inputs, tensor).to(DTYPES[tensor.dtype]))
+        if not all_finite(data, tensor.dtype):
             raise CheckpointError(
                 f"tensor {tensor.name}: the merge has values that {tensor.dtype} cannot represent; check the weights, or "
                 "choose bfloat16 or float32 as dtype"
             )
-        yield to_bytes(result)
+        yield data
         advance()
 
     return Produced(tensor.name, tensor.dtype, tensor.shape, chunks, entry)

@@ -7,6 +7,7 @@ transformers' own forward pass runs on a skeleton whose layers load their weight
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,7 +45,7 @@ def mergekit_rows(gate: str, folder: Path, prompts: Sequence[Prompts]) -> torch.
     Raises:
         StepError: If the base cannot read a prompt.
     """
-    tokenizer = load_tokenizer(folder)
+    tokenizer = copy.deepcopy(load_tokenizer(folder))
     tokenizer.padding_side = "left"
     if tokenizer.bos_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
