@@ -150,6 +150,11 @@ onstart:
             "signing_key; then sign on the host of the key: snakemake --cores 1 --config signing_key=FILE"
         )
     # Snakemake calls this neither in a dry run nor in the processes of jobs.
+    if workflow.touch:
+        raise WorkflowError(
+            "--touch would pass old results off as those of this recipe, or make nothing. Leave it out: times do not matter, since the "
+            "names of results contain their keys; `herdbook explain all` tells what would be rebuilt, and why"
+        )
     try:
         exclusive.hold(PLAN.layout.running, f"building {PLAN.recipe_path}")
         remove_abandoned(PLAN.layout.root)
@@ -319,9 +324,13 @@ def reported(path):
 
 
 def goals():
-    """Return the inputs of the target `all`: the verified release; or, on machines that share no disk, what it is made of."""
+    """
+    Return the inputs of the target `all`: the verified release; or, on machines that share no disk, what it is made of. Each
+    file of it is a goal, since Snakemake does not miss a file that lies between goals and is not to be made again for them.
+    """
     if not APART:
-        return [placed(PLAN.layout.verification)]
+        last = ("verify", "attest", "release", "card")
+        return [placed(path) for rule in last for path in OF_THE_RELEASE[rule].outputs]
     return marks(path for rule in ("card", "release") for path in OF_THE_RELEASE[rule].inputs)
 
 

@@ -95,6 +95,7 @@ KEYED_FOLDERS = (
     "losses",
 )
 STATES, DECOMPOSITIONS, SPENT = "states", "decompositions", "spent"
+MADE = ".made"  # hidden, so that no release has its name
 OF_A_RELEASE = frozenset({"card", "release", "verification.json", "report.html", "publication.json"})
 
 
@@ -215,6 +216,10 @@ class Layout:
     def spent(self, rule: str, id_: str) -> Path:
         """Return the path of the note of what a job took."""
         return self.root / SPENT / rule / f"{id_ or rule}.json"
+
+    def made(self, rule: str, id_: str) -> Path:
+        """Return the path of the note of what a job made; of a job without an id, it is that of the release."""
+        return self.root / MADE / rule / f"{id_ or self.release}.json"
 
     @property
     def release_folder(self) -> Path:

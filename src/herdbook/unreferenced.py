@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import CheckpointError
 from herdbook.key import SHORT
-from herdbook.layout import DECOMPOSITIONS, KEYED_FOLDERS, OF_A_RELEASE, SPENT, STATES
+from herdbook.layout import DECOMPOSITIONS, KEYED_FOLDERS, MADE, OF_A_RELEASE, SPENT, STATES
 from herdbook.plan import Evaluation
 from herdbook.plan.jobs import result_jobs
 from herdbook.weights.record import read_record
@@ -104,10 +104,18 @@ def _keyed(plans: Sequence[Plan], root: Path) -> Iterator[Found]:
             if match and (folder, match["id"]) not in kept:
                 by_id.setdefault(match["id"], []).append(path)
         for name, paths in by_id.items():
-            notes = [
-                note for spent in _entries(root / SPENT) for note in _entries(spent) if note.stem == name
-            ]
-            yield folder, name, [*paths, *notes]
+            yield folder, name, [*paths, *_notes(root, name, SPENT, MADE)]
+
+
+def _notes(root: Path, name: str, *folders: str) -> list[Path]:
+    """Return the notes of the jobs that made a result, or a release."""
+    return [
+        note
+        for folder in folders
+        for rule in _entries(root / folder)
+        for note in _entries(rule)
+        if note.stem == name
+    ]
 
 
 def _planned(plan: Plan) -> Iterator[Path]:
@@ -164,13 +172,13 @@ def _releases(plans: Sequence[Plan], root: Path) -> Iterator[Found]:
     for path in _entries(root):
         if (
             path.name in kept
-            or path.name in {*KEYED_FOLDERS, STATES, DECOMPOSITIONS, SPENT}
+            or path.name in {*KEYED_FOLDERS, STATES, DECOMPOSITIONS, SPENT, MADE}
             or path.is_symlink()
         ):
             continue
         names = {entry.name for entry in _entries(path)}
         if names & {"card", "release"} and names <= OF_A_RELEASE:
-            yield "release", path.name, [path]
+            yield "release", path.name, [path, *_notes(root, path.name, MADE)]
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -20,7 +20,8 @@ from herdbook.cache.folder import LINKED_BYTES, FolderStore
 from herdbook.cache.maintenance import repair, to_prune
 from herdbook.cache.step import add, available, restore, save
 from herdbook.cli.main import main
-from herdbook.errors import CacheError, DigestMismatchError
+from herdbook.errors import CacheError, DigestMismatchError, StepError
+from herdbook.made import check
 from herdbook.plan.jobs import Job, all_jobs, find
 from herdbook.steps.assemble.step import assemble, write_config_files
 from herdbook.steps.fetch.step import fetch
@@ -97,8 +98,11 @@ def test_what_was_put_is_taken_elsewhere_with_the_same_bytes(cache, tmp_path):
     assert not cache.put(one, "First")
     assert cache.contained([one]) == [one]
     other = elsewhere(one, tmp_path / "two")
+    digests = {
+        path: hashlib.sha256(one.files[role].read_bytes()).hexdigest() for role, path in other.files.items()
+    }
     for path in other.files.values():
-        cache.restore(other, path, "Second")
+        assert cache.restore(other, path, "Second") == digests
     assert {role: path.read_bytes() for role, path in other.files.items()} == {
         role: path.read_bytes() for role, path in one.files.items()
     }
@@ -494,6 +498,15 @@ def test_take_offers_what_is_missing_here_and_there_in_the_cache(plan, tmp_path,
     }
     for path in available(other):
         restore(other, path)
+    # what was restored is noted like what was made
+    fetched = find(all_jobs(other), "fetch", node.parts[0].key)
+    check(other.layout, [fetched], fetched.outputs)
+    record = other.layout.record(node.parts[0])
+    content = record.read_text()
+    record.write_text(content + " ")
+    with pytest.raises(StepError, match=r"was changed after `fetch base\.1-"):
+        check(other.layout, [fetched], fetched.outputs)
+    record.write_text(content)
     (tmp_path / "recipe/base").rename(tmp_path / "recipe/away")  # nothing of it is needed
     assemble(other, other.nodes["base"])
     assert (other.layout.folder(node) / "config.json").is_file()

@@ -40,7 +40,7 @@ LAYERS = (
     ("hub", "importing"),
     ("lock",),
     ("plan",),
-    ("comparison",),
+    ("comparison", "made"),
     ("cache", "inference", "needs", "provenance", "tuning", "unreferenced"),
     ("release", "signing"),
     ("steps",),

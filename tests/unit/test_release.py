@@ -274,6 +274,21 @@ def test_what_is_no_release_is_told_once_with_what_was_looked_for_and_what_else_
     assert "--of RELEASE" in line
 
 
+def test_a_folder_that_contains_releases_leads_to_them(tmp_path, capsys):
+    for name in ("One/release", "Two/release", "Others"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "SHA256SUMS").touch()
+    (tmp_path / "One/release/claims.jsonl").touch()
+    (tmp_path / "Two/release/recipe.lock.json").touch()
+    for place, said in (
+        ("One/", f"a release is in {tmp_path}/One/release"),
+        ("", f"releases are in {tmp_path}/One/release and {tmp_path}/Two/release"),
+    ):
+        assert main(["verify", f"{tmp_path}/{place}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith(f"is not a release itself: {said}")
+
+
 @pytest.mark.parametrize("left", ["claims.jsonl", "recipe.lock.json", "provenance/records/a.1.json"])
 def test_a_release_without_its_checksums_is_no_mere_folder(tmp_path, capsys, left):
     (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)

@@ -91,8 +91,9 @@ def test_only_earlier_keys_are_listed_and_only_a_request_removes_them(repository
     assert "0 results, 0 bytes" in capsys.readouterr().out
 
 
-def test_the_notes_of_what_jobs_took_go_with_their_results(repository):
-    notes = repository / "results/spent/laser"
+@pytest.mark.parametrize("folder", ["spent", ".made"])
+def test_the_notes_of_jobs_go_with_their_results(repository, folder):
+    notes = repository / "results" / folder / "laser"
     notes.mkdir(parents=True)
     for path in (repository / "results/shards").glob("cut.*.json"):
         (notes / path.name).touch()
@@ -109,12 +110,21 @@ def test_what_a_removed_recipe_left(repository, capsys):
     release = repository / "results/Gone/release"
     release.mkdir(parents=True)
     (release / "model.safetensors").write_bytes(b"weights")
+    for rule in ("card", "release"):  # the notes look like a release's folder
+        notes = repository / "results/.made" / rule
+        notes.mkdir(parents=True)
+        (notes / "Gone.json").touch()
+        (notes / "Tiny.json").touch()
     (repository / "results/notes").mkdir()
     (repository / "results/notes/release").touch()
     (repository / "results/notes/mine.txt").touch()
     assert gc("--delete", "--yes") == 0
     assert "release" in capsys.readouterr().out
     assert not (repository / "results/Gone").exists()
+    notes = {
+        str(path.relative_to(repository / "results/.made")) for path in repository.glob("results/.made/*/*")
+    }
+    assert notes == {"card/Tiny.json", "release/Tiny.json"}
     assert (repository / "results/notes/mine.txt").exists()  # not a release's folder
     made = {path for path in files(repository) if path.startswith("results/shards")}
     assert made == {path for path in planned(repository, "one") if "/shards/" in path}

@@ -1,5 +1,6 @@
 """The view of a build: told events as Snakemake tells them, it says what is so; and a build never fails because of it."""
 
+import hashlib
 import io
 import logging
 import os
@@ -328,21 +329,50 @@ def test_names_are_shortened_in_their_middle_and_numbers_never(build):
     assert clipped("abcde", 5) == "abcde"
 
 
-def test_a_finished_build_ends_with_folder_verdict_and_what_to_do_next(tmp_path):
-    folder = tmp_path / "results/Tiny"
+@pytest.fixture
+def verified(tmp_path, monkeypatch):
+    """Write a recipe, its lock, and a release of them with a verification of it; return the release's layout."""
+    monkeypatch.chdir(tmp_path)
+    layout = Layout(tmp_path / "results", "Tiny")
+    layout.release_folder.mkdir(parents=True)
+    for folder, names in (
+        (tmp_path, ("x.yaml", "x.lock.json")),
+        (layout.release_folder, ("recipe.yaml", "recipe.lock.json")),
+    ):
+        for name in names:
+            (folder / name).write_text(name[-4:])
+    (layout.release_folder / "SHA256SUMS").write_text("sums")
+    verify(layout, "passed")
+    return layout
+
+
+def verify(layout, outcome):
+    sums = hashlib.sha256((layout.release_folder / "SHA256SUMS").read_bytes()).hexdigest()
+    write_json(layout.verification, {"outcome": outcome, "level": "claims", "digest": sums})
+
+
+@pytest.mark.parametrize("changed", ["x.yaml", "x.lock.json", "results/Tiny/release/SHA256SUMS"])
+def test_what_was_verified_of_another_release_is_not_said_of_this_one(verified, tmp_path, changed):
+    assert words.ending(verified, "x.yaml", None)
+    (tmp_path / changed).write_text("other")
+    assert words.ending(verified, "x.yaml", None) == []
+
+
+def test_a_finished_build_ends_with_folder_verdict_and_what_to_do_next(verified):
+    folder = verified.release_folder.parent
     for outcome, repo, words_ in (
         ("passed", "me/tiny", "herdbook publish --recipe x.yaml --dry-run"),
         ("passed", None, "herdbook new FOLDER --from owner/name"),
         ("failed", "me/tiny", "herdbook verify"),
     ):
-        write_json(folder / "verification.json", {"outcome": outcome, "level": "claims"})
-        told = "\n".join(words.ending(Layout(tmp_path / "results", "Tiny"), "x.yaml", repo))
+        verify(verified, outcome)
+        told = "\n".join(words.ending(verified, "x.yaml", repo))
         assert f"release: {folder / 'release'}" in told
         assert f"verified: {outcome} at the level claims ({folder / 'report.html'})" in told
         assert f"card: {folder / 'release/README.md'}" in told
         assert words_ in told
     (folder / "verification.json").write_text("{")
-    assert words.ending(Layout(tmp_path / "results", "Tiny"), "x.yaml", None) == []
+    assert words.ending(verified, "x.yaml", None) == []
 
 
 # -- the handler -------------------------------------------------------------------------------------------------------

@@ -50,6 +50,13 @@ def test_misspelt_key_stops_before_anything_runs(project):
     assert not project.results.exists()
 
 
+def test_touch_is_refused(project):
+    said = failure(project, "--touch")
+    assert "--touch would pass old results off as those of this recipe" in said
+    assert "verified" not in said
+    assert not list(project.results.glob("*/*"))
+
+
 @pytest.mark.slow
 def test_a_missing_program_stops_what_needs_it_before_anything_runs(project):
     project.own_code()

@@ -34,6 +34,15 @@ def test_first_build_makes_everything_and_then_nothing_is_to_be_done(built):
     assert "Nothing to be done" in built.snakemake("-n", "--max-checksum-file-size", "0").stdout
 
 
+def test_deleted_file_of_a_release_is_made_again(project):
+    for name, rules in (
+        ("release/SHA256SUMS", {"release", "attest", "verify"}),
+        ("card/NOTICE", AFTER_SHARDS),
+    ):
+        (project.results / "Tiny" / name).unlink()
+        assert {rule for rule, _ in rebuilds.would_run(project)} == rules
+
+
 def test_quotation_renders_the_card_only(project):
     rebuilds.quotation(project)
     made = project.run()

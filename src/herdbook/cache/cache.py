@@ -150,13 +150,16 @@ class Cache:
         self._use(product.entry, release)
         return new
 
-    def restore(self, product: Product, path: Path, release: str) -> None:
+    def restore(self, product: Product, path: Path, release: str) -> dict[Path, str]:
         """Restore one file of a product. It is compared with its digest while it is read.
 
         Args:
             product: The product.
             path: Which of its files, as a path in the results.
             release: The release that it is restored for.
+
+        Returns:
+            SHA-256 of each of the product's files, by path.
 
         Raises:
             CacheError: If the entry no longer exists.
@@ -185,6 +188,7 @@ class Cache:
                 )
             restored.replace(path)
         self._use(entry.name, release)
+        return {file: entry.files[role][0] for role, file in product.files.items() if role in entry.files}
 
     def note_spent(self, product: Product, release: str, content: bytes) -> None:
         """Keep the note of what a product's job took for a release; one that the store does not accept is lost."""

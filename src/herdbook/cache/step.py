@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from herdbook import made
 from herdbook.cache.cache import configured
 from herdbook.cache.product import products
 from herdbook.errors import CacheError
@@ -60,7 +61,7 @@ def restore(plan: Plan, path: Path) -> None:
     if path not in by_path:
         raise CacheError(f"{path}: is not a cacheable output of this recipe")
     product, release = by_path[path], plan.recipe.release.name
-    cache.restore(product, path, release)
+    made.note_digests(plan.layout, product.job, cache.restore(product, path, release))
     note = plan.layout.spent(product.job.rule, product.job.id)
     # once for each product
     if path == next(iter(product.files.values())) and (content := cache.spent(product, release)):
@@ -96,7 +97,7 @@ def take(plan: Plan, job: Job, make: Callable[[Job], None]) -> None:
             if path.exists():
                 continue
             if product := kept.get(path):
-                _restore_whole(cache, product, plan.recipe.release.name)
+                _restore_whole(cache, product, plan)
             elif path in makers:
                 provide(makers[path].inputs)
                 make(makers[path])
@@ -104,10 +105,10 @@ def take(plan: Plan, job: Job, make: Callable[[Job], None]) -> None:
     provide(job.inputs)
     spared = dict.fromkeys(kept[path] for path in copied if path in kept and not path.exists())
     for product in cache.contained(list(spared)):
-        _restore_whole(cache, product, plan.recipe.release.name)
+        _restore_whole(cache, product, plan)
 
 
-def _restore_whole(cache: Cache, product: Product, release: str) -> None:
+def _restore_whole(cache: Cache, product: Product, plan: Plan) -> None:
     """Restore all missing files of a product: who reads weights also compares them with their record."""
     if not cache.contained([product]):
         raise CacheError(
@@ -116,7 +117,8 @@ def _restore_whole(cache: Cache, product: Product, release: str) -> None:
         )
     for path in product.files.values():
         if not path.exists():
-            cache.restore(product, path, release)
+            digests = cache.restore(product, path, plan.recipe.release.name)
+            made.note_digests(plan.layout, product.job, digests)
 
 
 def is_saved(plan: Plan, job: Job) -> bool:

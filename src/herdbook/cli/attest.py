@@ -36,7 +36,9 @@ def command(
     context: click.Context, recipe: Path | None, results: Path, key: str | None, *, keyless: bool
 ) -> None:
     """Write the claims about the release; sign them and the model."""
+    from herdbook import made
     from herdbook import plan as plans
+    from herdbook.plan.jobs import all_jobs, find
     from herdbook.signing.keyless import Keyless
     from herdbook.signing.keys import PrivateKey
     from herdbook.signing.signer import signer_of
@@ -47,6 +49,8 @@ def command(
         raise click.UsageError("--key and --keyless exclude each other")
     plan = plans.load(options.named(recipe), results)
     signer = signer_of(settings.KEYLESS if keyless else key or "")
+    jobs = all_jobs(plan, signer)
+    made.check(plan.layout, jobs, find(jobs, "attest").inputs)
     STEPS["attest"](plan, None, Machine(signer=signer))
     match signer:
         case PrivateKey():

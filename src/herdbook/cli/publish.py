@@ -53,18 +53,21 @@ def command(
     The commit is read back, compared and tagged; then a signed claim about it is
     added. Publishing a second time changes nothing.
     """
+    from herdbook import made, progress
     from herdbook import plan as plans
-    from herdbook import progress
     from herdbook.files import write_json
+    from herdbook.plan.jobs import all_jobs, find
     from herdbook.publish import local, preflight, step
     from herdbook.signing.signer import configured_signer, line
 
     notes: dict[Path, Path] = {}  # where each release's publication is noted
     if folder is None:
         plan = plans.load(options.named(recipe), results)
+        jobs = all_jobs(plan)
         for one in plan.editions:
             preflight.check_made_by(one)
             notes[one.layout.release_folder] = one.layout.publication
+        made.check(plan.layout, jobs, find(jobs, "release").outputs)
         if len(notes) > 1 and (repo or to):
             raise click.UsageError(
                 f"the recipe makes {' and '.join(map(str, notes))}: with --repo or --to, name one with --release"

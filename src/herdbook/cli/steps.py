@@ -97,7 +97,7 @@ def command(name: str) -> click.Command:
         if model is not None:
             _describe(model)
             return
-        from herdbook import needs
+        from herdbook import made, needs
         from herdbook import plan as plans
         from herdbook.cache.step import hand_on_spent, is_saved, save, take
         from herdbook.needs import spent
@@ -108,13 +108,21 @@ def command(name: str) -> click.Command:
         begun = time.time()
         plan = plans.load(options.named(recipe), results)
         # The keys of the documents count much code, so a step that makes none of them does not compute them.
-        job = find(all_jobs(plan) if name in DOCUMENTS else result_jobs(plan), name, key)
+        jobs = all_jobs(plan) if name in DOCUMENTS else result_jobs(plan)
+        job = find(jobs, name, key)
         if is_saved(plan, job):
             say("already in the cache")
             return
         machine = Machine(threads, device, gpu_memory)
-        take(plan, job, lambda other: registry.run(plan, other, machine))
-        registry.run(plan, job, machine)
+
+        def make(one: Job) -> None:
+            made.forget(plan.layout, one)
+            registry.run(plan, one, machine)
+            made.note(plan.layout, one)
+
+        take(plan, job, make)
+        made.check(plan.layout, jobs, job.inputs)
+        make(job)
         save(plan, job)
         _report(plan, job, threads, time.time() - begun)
         if name not in DOCUMENTS:

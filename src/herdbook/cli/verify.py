@@ -219,5 +219,9 @@ def command(
         write_output(page, as_page(name, results, opened, build, page))
     if vsa and opened:
         findings.write_summary(vsa, opened, results, chosen)
+    if opened and report.outcome(results) is Outcome.FAILED:
+        from herdbook.verify import repair  # like `one_file`: it changes no result
+
+        say(*repair.advice(opened, [each for result in results for each in result.findings]))
     say(report.closing(f"{file}, of {name}" if file else name, results))
     return report.STATUSES[report.outcome(results)]

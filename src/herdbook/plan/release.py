@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from herdbook import lock as locks
+from herdbook import plain
 from herdbook.files import sha256_file
 from herdbook.key import digest
 from herdbook.layout import (
@@ -137,6 +138,22 @@ def attested_files(signer: SignerIdentity | None) -> list[str]:
     if signer is None:
         return [CLAIMS]
     return [CLAIMS, SIGNATURE, *([PUBLIC_KEY] if signer.fingerprint else [])]
+
+
+def other_origin(folder: Path, recipe: Path) -> tuple[str, Path] | None:
+    """Return in what a release was made from something else than a recipe and its lock; None if it was made from them.
+
+    Args:
+        folder: The release's folder; what is missing there is not compared.
+        recipe: The path of the recipe.
+
+    Returns:
+        The name of the file in the release, and the path of the present one.
+    """
+    for name, path in ((RECIPE, recipe), (LOCK, locks.path_for(recipe))):
+        if (folder / name).exists() and plain.digest(folder, name) != sha256_file(path):
+            return name, path
+    return None
 
 
 def release_key(plan: Plan) -> str:

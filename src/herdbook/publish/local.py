@@ -130,7 +130,7 @@ def read(folder: Path) -> LocalRelease:
         release = Release(subject)
         _, _ = release.recipe, release.lock
     except (HerdbookError, OSError) as error:
-        said = str(error).removeprefix(f"{folder}: is not a release of Herdbook: ")
+        said = str(error).removeprefix(f"{folder}: ").removeprefix("is not a release of Herdbook: ")
         raise VerificationError(f"{folder}: is not a release of Herdbook: {said}") from error
     found = unlisted(release)
     files = _hash(subject, {*release.sums, *OUTSIDE_SUMS, *found.others} & subject.files.keys())

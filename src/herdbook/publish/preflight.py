@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook import hub, plain
-from herdbook import lock as locks
+from herdbook import hub
 from herdbook.errors import HerdbookError, RecipeError, StepError
-from herdbook.files import sha256_file
 from herdbook.humanize import plural
-from herdbook.layout import CARD, LOCK, RECIPE, SIGNATURE
+from herdbook.layout import CARD, SIGNATURE, SUMS
 from herdbook.lock import paths
 from herdbook.plan.licensing import check_licenses, gated_sources, unknown_licenses
+from herdbook.plan.release import other_origin
 from herdbook.publish.hub import Publisher, name_problem
 from herdbook.release.places import is_accepted
 
@@ -26,12 +25,13 @@ _NAMED = 5  # of the files of a problem
 
 def check_made_by(plan: Plan) -> None:
     """Raise StepError if the release in a plan's folder was made with another recipe or lock than the plan's."""
-    folder, recipe = plan.layout.release_folder, plan.recipe_path
-    for name, path in ((RECIPE, recipe), (LOCK, locks.path_for(recipe))):
-        if (folder / name).exists() and plain.digest(folder, name) != sha256_file(path):
-            raise StepError(
-                f"{folder}: was made with another {name} than the current {path}. Run `snakemake` first, then publish."
-            )
+    folder = plan.layout.release_folder
+    if other := other_origin(folder, plan.recipe_path):
+        name, path = other
+        raise StepError(
+            f"{folder}: was made with another {name} than the current {path}. Run `snakemake` first, then publish. If it finds nothing "
+            f"to be done, delete {folder / SUMS} before."
+        )
 
 
 def of_release(release: LocalRelease, *, public: bool) -> list[str]:

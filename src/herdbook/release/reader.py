@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 # The files that a release has beside its checksums, and nothing else is likely to have.
 _OF_RELEASES = (CLAIMS, LOCK, LINEAGE)
 _RECORDS = f"{RECORDS}/"
+_NAMED = 3  # of the releases in a folder
 
 
 @contextmanager
@@ -105,12 +106,25 @@ def _no_sums(subject: Subject) -> VerificationError:
     if left:
         return VerificationError(
             f"{subject.name}: has no {SUMS}, although it has {left[0]}: a release without its "
-            "checksums proves nothing"
+            "checksums proves nothing. Where it was built, `snakemake` makes it again"
         )
+    if inside := _releases_in(subject):
+        places = " and ".join(f"{subject.name.rstrip('/')}/{folder}" for folder in inside[:_NAMED])
+        more = f" and {len(inside) - _NAMED} more" if len(inside) > _NAMED else ""
+        said = f"a release is in {places}" if len(inside) == 1 else f"releases are in {places}{more}"
+        return NoReleaseError(f"{subject.name}: is not a release itself: {said}")
     return NoReleaseError(
         f"{subject.name}: is not a release of Herdbook: it has none of {', '.join((SUMS, *_OF_RELEASES))} and nothing in {_RECORDS}. "
         f"Name the folder or the repository that has them. To check another merge: herdbook audit {subject.name}; to see what its "
         f"files are: herdbook card {subject.name}; to check one file of a release: herdbook verify FILE --of RELEASE"
+    )
+
+
+def _releases_in(subject: Subject) -> list[str]:
+    """Return the folders inside another one that are releases, by their files: whoever names it may mean one of them."""
+    ends = {name.rpartition("/")[::2] for name in subject.files if "/" in name}
+    return sorted(
+        folder for folder, name in ends if name == SUMS and any((folder, one) in ends for one in _OF_RELEASES)
     )
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from herdbook import jsonio, limits, visible
 from herdbook.cache.s3 import SCHEME, S3Store
 from herdbook.errors import CacheError
+from herdbook.files import sha256_file
 from herdbook.humanize import duration, plural, size
-from herdbook.layout import CARD
+from herdbook.layout import CARD, SUMS
+from herdbook.plan.release import other_origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,6 +152,9 @@ def ending(layout: Layout, recipe: str, repo: str | None) -> list[str]:
     try:
         found = jsonio.load(layout.verification.read_bytes(), limits.DOCUMENT)
         outcome, level = str(found["outcome"]), str(found["level"])
+        verified = found["digest"] == sha256_file(layout.release_folder / SUMS)
+        if not verified or other_origin(layout.release_folder, Path(recipe)):  # it is about another release
+            return []
     except (OSError, ValueError, LookupError, TypeError):  # nothing was verified
         return []
     if outcome != PASSED:
