@@ -280,7 +280,6 @@ OPENED = {
     ("publish/local.py", "self.open()"): ONE,
     ("publish/folder.py", "file.open()"): ONE,
     ("publish/folder.py", "os.open(stage, os.O_RDONLY)"): "a folder, to lock it",
-    ("publish/preflight.py", "sha256_file(path)"): "the user's own recipe and lock",
     ("export/archive.py", "archive.open(about, 'w')"): "the archive, for writing",
     ("verify/page/__init__.py", "files.joinpath(part).read_text(encoding='utf-8')"): "the package's own page",
     (
@@ -298,6 +297,8 @@ OPENED = {
         "verify/rebuild/workspace.py",
         "path.read_bytes()",
     ): "the recipe and lock that the user named with --inputs",
+    ("verify/repair.py", "read_record(record)"): "results beside the release, where it was built",
+    ("verify/repair.py", "sha256_file(path)"): "the same",
     ("verify/one_file.py", "sha256_file(path)"): "the file that the user named",
     ("verify/one_file.py", "path.open('rb')"): "the same",
     ("verify/rebuild/build.py", "(plan.layout.release_folder / SUMS).read_text(encoding='utf-8')"): SCRATCH,

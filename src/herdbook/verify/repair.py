@@ -77,7 +77,7 @@ def _damaged_results(plan: Plan, names: Sequence[str]) -> dict[Path, Job]:
     found = {}
     for name in names:
         path = plan.layout.shard(shards[name]) if name in shards else taken.get(name)
-        if path is None or path not in makers or not path.exists():
+        if path is None or path not in makers or not path.is_file():
             continue
         if is_large(path.name):
             is_damaged = path in records and _recorded(records[path]) != sha256_file(path)
@@ -90,7 +90,7 @@ def _damaged_results(plan: Plan, names: Sequence[str]) -> dict[Path, Job]:
 
 def _recorded(record: Path) -> str | None:
     try:
-        return str(read_record(record)["file"]["sha256"])
+        return str(read_record(record)["file"]["sha256"]) if record.is_file() else None
     except CheckpointError:
         return None
 
