@@ -69,7 +69,7 @@ def check(layout: Layout, jobs: Iterable[Job], paths: Iterable[Path]) -> None:
     changed = []
     for path in paths:
         job = makers.get(path)
-        if job is None or not _is_noted(job, path) or not path.exists():
+        if job is None or not _is_noted(job, path) or not path.is_file():
             continue
         if job not in notes:
             notes[job] = _read(layout, job)
@@ -97,8 +97,11 @@ def _name(layout: Layout, path: Path) -> str:
 
 def _read(layout: Layout, job: Job) -> dict[str, str]:
     """Return the noted digests of a job's files, by path below the results; none if there is no note of this job."""
+    path = layout.made(job.rule, job.id)
+    if not path.is_file():
+        return {}
     try:
-        noted = jsonio.load_object(layout.made(job.rule, job.id).read_bytes(), limits.DOCUMENT)
+        noted = jsonio.load_object(path.read_bytes(), limits.DOCUMENT)
         files = {str(name): str(sha256) for name, sha256 in noted["files"].items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
