@@ -375,7 +375,7 @@ def test_what_steps_read_of_the_environment_is_set_while_a_command_runs(monkeypa
         raise errors.RecipeError("enough")
 
     monkeypatch.setattr(plans, "load", load)
-    assert run("explain", "all") == 2
+    assert run("explain") == 2
     own = {name: value for name, value in seen.items() if name.startswith("HERDBOOK_")}
     assert own == {
         "HERDBOOK_RECIPE": "r.yaml",
@@ -604,6 +604,17 @@ def test_plan_lists_the_jobs_of_a_build_by_rule(recipe, capsys):
         humanize.size(needs.memory_bytes(planned, laser.subject)),
     )
     assert re.split(r"  +", row.strip())[1:3] == list(needed)
+
+
+@pytest.mark.parametrize("license_", [None, "mit"])
+def test_plan_notes_what_publishing_will_refuse(tmp_path, capsys, license_):
+    tiny.write_model(tmp_path / "base")
+    base = {"folder": "base"} | ({"license": license_} if license_ else {})
+    path = tiny.write_recipe(tmp_path / "r.yaml", {"base": base}, release={"license": "mit"})
+    tiny.lock(path)
+    assert run("plan", str(path)) == 0
+    noted = "`herdbook publish` will refuse it: models.base: its license is not known" in capsys.readouterr().err
+    assert noted == (license_ is None)
 
 
 @pytest.mark.parametrize("chosen", [1, 2])

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
         "herdbook explain results/Buttercup-4x7B/release/README.md",
     ),
 )
-@click.argument("target", shell_complete=completion.targets)
+@click.argument("target", default=completion.ALL, shell_complete=completion.targets)
 @options.recipe
 @options.results
 def command(target: str, recipe: Path, results: Path) -> None:
     """Explain whether a build would run a job, and why.
 
     TARGET is a file below the results, a model, a rule, a job from the list of
-    `herdbook plan`, or "all".
+    `herdbook plan`, or "all", which is the default.
     """
     from herdbook import plan as plans
     from herdbook.cache.step import available

@@ -62,9 +62,12 @@ def show(plan: Plan) -> None:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
-    """Yield a line for each mixture whose routers choose nothing."""
+    """Yield a line for each license that publishing will refuse, and for each mixture whose routers choose nothing."""
+    from herdbook.plan.licensing import unknown_licenses
     from herdbook.recipe import Moe
 
+    for problem in unknown_licenses(plan.recipe, plan.lock):
+        yield f"the release can be built, and `herdbook publish` will refuse it: {problem}"
     for name, model in plan.recipe.models.items():
         if name in plan.nodes and isinstance(model, Moe):
             count = len(model.moe.experts)
