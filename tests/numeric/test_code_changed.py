@@ -9,6 +9,7 @@ from herdbook import plan as plans
 from herdbook.plan import code, parsed
 from herdbook.plan.jobs import all_jobs
 from support import tiny
+from support.sampled import sampled
 
 # What is known of one module, and what is known of several.
 OF_A_MODULE = ("_parsed", "imports")
@@ -127,7 +128,7 @@ def called(jobs):
 
 @pytest.mark.parametrize(
     ("module", "old", "new", "expected"),
-    [
+    sampled([
         # what used to go unnoticed: the formula of a scaled passthrough, and what DARE drops and noise is drawn by
         ("steps.merge.methods", 'inputs[0].float() * values["scale"]', 'inputs[0].float() * (values["scale"] * 1.0001)', MERGED),
         ("weights.tensors", "[:15]", "[:14]", {*LASERED, "searched", *MERGED, *AS_MERGEKIT, "tuned.1", *FITTED, "noisy.expert1-1", *WIDE}),
@@ -152,7 +153,7 @@ def called(jobs):
         # it computes what a rule of rules keeps
         ("recipe.spectral", "\n\n@dataclass", "\n\nx = 1\n\n\n@dataclass", {*LASERED, "searched", *DOCUMENTS}),
         ("view.words", "\n\ndef ", "\n\nx = 1\n\n\ndef ", set()),
-    ],
+    ], every=3),
 )  # fmt: skip
 def test_a_change_reaches_what_is_made_with_it(changed, module, old, new, expected):
     found = called(changed(f"herdbook.{module}", lambda text: text.replace(old, new, 1)))

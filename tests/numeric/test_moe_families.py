@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from herdbook import plan as plans
 from herdbook.errors import RecipeError
 from support import tiny
+from support.sampled import sampled
 
 IDS = torch.arange(3, 43).reshape(1, -1)
 LOADED = {"mixtral": "MixtralForCausalLM", "qwen2": "Qwen2MoeForCausalLM", "qwen3": "Qwen3MoeForCausalLM"}
@@ -108,7 +109,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("family", "kind", "shared", "changes"), CASES)
+@pytest.mark.parametrize(("family", "kind", "shared", "changes"), sampled(CASES, every=2))
 @pytest.mark.parametrize("layout", ["canonical", "fused"])
 def test_a_mixture_is_its_base_with_mixed_mlps(tmp_path, family, kind, shared, changes, layout):
     tiny.write_model(tmp_path / "base", seed=1, model_type=kind, **changes)

@@ -20,6 +20,7 @@ from herdbook.steps.routing.measure import count, effective
 from herdbook.steps.routing.rows import look, verdict
 from herdbook.steps.routing.step import routing
 from support import tiny
+from support.sampled import sampled
 
 SEQUENCES = [[1, *range(3, 40)], [1, 9, 9, 4], [5, 61, 30, 7, 8, 8]]
 
@@ -57,7 +58,7 @@ def mixture(tmp_path, kind="llama", layout="canonical", shared=False, texts=Fals
     return tiny.build(recipe, tmp_path / "results")
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", sampled([2, 1], every=2))
 @pytest.mark.parametrize(
     ("kind", "layout", "shared"),
     [

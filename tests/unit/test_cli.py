@@ -613,7 +613,9 @@ def test_plan_notes_what_publishing_will_refuse(tmp_path, capsys, license_):
     path = tiny.write_recipe(tmp_path / "r.yaml", {"base": base}, release={"license": "mit"})
     tiny.lock(path)
     assert run("plan", str(path)) == 0
-    noted = "`herdbook publish` will refuse it: models.base: its license is not known" in capsys.readouterr().err
+    noted = (
+        "`herdbook publish` will refuse it: models.base: its license is not known" in capsys.readouterr().err
+    )
     assert noted == (license_ is None)
 
 
