@@ -198,7 +198,8 @@ def test_a_search_of_a_module_is_made_below_its_prefix(project):
     measured = json.loads(lost[0].read_text(encoding="utf-8"))["tasks"]["validation"]["metrics"]
     assert found.trials[2].score == measured["bits_per_byte"]["value"]
     assert not (project.root / "two/results/shards").exists()
-    project.snakemake("--workflow-profile", "none", "--dry-run")  # now there is a plan
+    done = project.snakemake("--workflow-profile", "none", "--dry-run", check=False)
+    assert re.findall(r"Run `herdbook tune (\S+)`", done.stdout + done.stderr) == ["config/two/recipe.yaml"]
 
 
 def test_targets_and_another_directory(tmp_path):

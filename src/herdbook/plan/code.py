@@ -38,6 +38,8 @@ NEUTRAL_MODULES = {
     "herdbook.layout": "decides the paths of files; documents, which quote the names, count it",
     "herdbook.plan.*": "the plan enters keys as parameters, tensors and parents; documents count the modules that they quote",
     "herdbook.needs.*": "estimates of memory, disk and time, which place layers on GPUs: every GPU computes the same",
+    "herdbook.made": "refuses files that were changed since they were made, and changes nothing",
+    "herdbook.verify.repair": "says what to delete where a release failed, and decides no verdict",
     "herdbook.flock": "decides which process may write, not what it writes",
     "herdbook.apart": "starts a program of our own within limits, and changes nothing",
     "herdbook.inference.expressions": "refuses texts that a tokenizer takes too long for, and changes nothing",
