@@ -20,6 +20,7 @@ from herdbook.cli.repository import located_problems
 from herdbook.cli.steps import words
 from herdbook.errors import HerdbookError
 from herdbook.files import remove_abandoned
+from herdbook.forkserver import start as forkserver
 from herdbook.humanize import plural
 from herdbook.layout import SUMS, is_large
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
@@ -135,11 +136,16 @@ envvars:
 
 
 onsuccess:
+    forkserver.stop()
     if APART and not trials:
         place = settings.CACHE.value
         say(
             f"all results are in {place}; make the release of them: snakemake --cores all --config cache={place}"
         )
+
+
+onerror:
+    forkserver.stop()
 
 
 onstart:
@@ -165,6 +171,9 @@ onstart:
         raise WorkflowError("\n".join(missing))
     for line in missing:  # other hosts may have it
         say(f"warning: on this host: {line}")
+    # On a GPU, models are of a size at which imports do not matter; and a fork of a process that has used one cannot use it.
+    if not (workflow.non_local_exec or DEPLOYED or ON_GPU):
+        forkserver.start()
     if APART:
         for repository, count in NODES.withheld.items():
             jobs = plural(count, "job stays", "jobs stay")

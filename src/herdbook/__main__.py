@@ -2,6 +2,6 @@
 
 import sys
 
-from herdbook.cli.main import main
+from herdbook.cli.start import main
 
 sys.exit(main())

@@ -24,6 +24,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from herdbook.forkserver import VARIABLE
 from support import costs
 
 ADDRESS = "FORKSERVER_SOCKET"
@@ -70,6 +71,7 @@ def serve(*, at_once=False):
     path = f"{SOURCE}{os.pathsep}{Path(__file__).parents[1]}"
     with running({**os.environ, "PYTHONPATH": path}, *(["at once"] if at_once else [])) as address:
         os.environ[ADDRESS] = address
+        os.environ.setdefault(VARIABLE, "")  # no build starts one for its jobs beside it
         try:
             yield address
         finally:

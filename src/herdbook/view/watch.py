@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from herdbook.forkserver.server import title
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -24,32 +26,44 @@ def look(runs: Iterable[JobRun]) -> None:
         run.written_bytes = min(run.expected_bytes, _written(run))
 
 
-def _processes() -> list[tuple[psutil.Process, str]]:
-    """Return the descendants of this process, each with its command line, parents first."""
+def _processes() -> list[tuple[psutil.Process, str, str]]:
+    """Return the descendants of this process, each with its command line and name, parents first."""
     processes = []
     for process in psutil.Process().children(recursive=True):
         try:
-            processes.append((process, " ".join(process.cmdline())))
+            processes.append((process, " ".join(process.cmdline()), process.name()))
         except psutil.Error:  # it ended, or belongs to another user
             continue
     return processes
 
 
-def _memory(run: JobRun, processes: Sequence[tuple[psutil.Process, str]]) -> int | None:
+def _memory(run: JobRun, processes: Sequence[tuple[psutil.Process, str, str]]) -> int | None:
     """Return the resident memory of a job's processes in bytes; None if they are not found."""
     command = run.command.strip()
     # a shell replaces itself with its last command: then only the command's own words are in a command line
     words = " ".join(command.partition(">")[0].split()[1:])
-    for process, line in processes:
+    for process, line, _ in processes:
         if command and (command in line or (words and line.endswith(f"herdbook {words}"))):
-            resident_bytes = 0
             try:
-                for member in (process, *process.children(recursive=True)):
-                    resident_bytes += member.memory_info().rss
+                members = [process, *process.children(recursive=True)]
+                return sum(_resident(one) + _forked(one.pid, processes) for one in members)
             except psutil.Error:
                 continue
-            return resident_bytes
     return None
+
+
+def _forked(asking: int, processes: Sequence[tuple[psutil.Process, str, str]]) -> int:
+    """Return the memory of the process that stands in for another, beyond what it shares with the one that it is a fork of."""
+    for process, _, name in processes:
+        if name == title(asking):
+            shared = process.parent()
+            members = [process, *process.children(recursive=True)]
+            return max(0, sum(map(_resident, members)) - (_resident(shared) if shared else 0))
+    return 0
+
+
+def _resident(process: psutil.Process) -> int:
+    return int(process.memory_info().rss)
 
 
 def _written(run: JobRun) -> int:

@@ -1,0 +1,80 @@
+"""``python -m herdbook.cli.forked``: the server from which the jobs of a build are forked (see ``herdbook.forkserver``)."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from herdbook import settings
+from herdbook.cli.main import main
+from herdbook.errors import HerdbookError
+from herdbook.forkserver.server import Server
+from herdbook.needs import used
+
+_TORCH = ("torch", "safetensors.torch")
+_TRANSFORMERS = (*_TORCH, "transformers.models.auto.modeling_auto", "transformers.modeling_utils")
+# What takes longest to import of what the jobs of a rule import.
+IMPORTS = {
+    "fetch": _TORCH,
+    "laser": _TORCH,
+    "adapter": _TORCH,
+    "merge": _TORCH,
+    "moe": _TRANSFORMERS,
+    "compress": _TORCH,
+    "files": _TRANSFORMERS,
+    "routing": _TRANSFORMERS,
+    "evaluate": (*_TRANSFORMERS, "lm_eval.evaluator", "lm_eval.models.huggingface", "datasets"),
+    "convert": _TRANSFORMERS,
+    "imatrix": _TRANSFORMERS,
+    "quantize": _TORCH,
+    "reference": _TRANSFORMERS,
+    "loss": _TRANSFORMERS,
+}
+
+
+def warm() -> None:
+    """Do once what every job does first: read the plan, for which our code is imported, and digests of it are computed for keys.
+
+    Each job reads recipe and lock itself, and reports what is wrong with them.
+    """
+    from herdbook import plan as plans
+    from herdbook.cache import step  # noqa: F401
+    from herdbook.plan.jobs import result_jobs
+    from herdbook.steps import registry  # noqa: F401
+
+    with contextlib.suppress(HerdbookError, OSError):
+        result_jobs(plans.load(Path(settings.RECIPE.value)))
+
+
+def prepare(arguments: list[str]) -> None:
+    """Make the imports of a command, unless they are made."""
+    for name in IMPORTS.get(arguments[0], ()) if arguments else ():
+        importlib.import_module(name)
+
+
+def serve(listening: int, build: int) -> int:
+    """Serve a build until it has ended; in a forked process, run the command and return its exit status."""
+    server = socket.socket(fileno=listening)
+    folder = Path(server.getsockname()).parent
+    warm()
+    request = Server(server, build, prepare).serve()
+    if request is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return 0
+    request.assume()
+    used.count_from_now()
+    if "torch" in sys.modules and (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
+        import torch
+
+        torch.set_num_threads(int(threads))  # as it does when it is imported
+    sys.argv = ["herdbook", *request.arguments]
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(serve(*map(int, sys.argv[1:])))

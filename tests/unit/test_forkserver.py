@@ -1,0 +1,275 @@
+"""The fork server of a build: a small one of other code than ours, asked by real processes as `herdbook` asks."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from herdbook.forkserver import VARIABLE, start
+from herdbook.forkserver.client import ROOT
+
+SERVER = """
+import os, signal, socket, sys, time
+from herdbook.forkserver.server import Server
+
+prepared = []
+request = Server(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), prepared.append).serve()
+if request is None:
+    os.write(1, b"ended")
+    os._exit(0)
+request.assume()
+word, *rest = request.arguments
+if word == "tell":
+    print(os.getcwd(), os.environ["TOLD"], oct(os.umask(0)), sys.stdin.read(), [one[0] for one in prepared], rest)
+    print("wrong", file=sys.stderr)
+    sys.exit(7)
+if word == "wait":
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+if word == "interrupt":
+    try:
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+    except KeyboardInterrupt:
+        sys.exit(130)
+if word == "fall":
+    os.kill(os.getpid(), int(rest[0]))
+"""
+CLIENT = """
+import sys
+from herdbook.forkserver.client import ask
+status = ask(sys.argv[1:])
+sys.exit("nobody ran it" if status is None else status)
+"""
+
+
+@contextlib.contextmanager
+def serving():
+    """Run the server; yield its address, its process, and a function that tells it that the build has ended."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
+        address = os.path.join(folder, "socket")  # noqa: PTH118
+        listening.bind(address)
+        listening.listen()
+        reading, writing = os.pipe()
+        files = (listening.fileno(), reading)
+        with subprocess.Popen(
+            [sys.executable, "-c", SERVER, *map(str, files)], stdout=subprocess.PIPE, pass_fds=files
+        ) as server:
+            os.close(reading)
+            listening.close()
+            ended = []
+
+            def end():
+                ended.append(True)
+                os.close(writing)
+
+            try:
+                yield address, server, end
+            finally:
+                if not ended:
+                    end()
+
+
+@pytest.fixture(scope="module")
+def address():
+    with serving() as (address, _, _):
+        yield address
+
+
+def client(address, *words, **options):
+    """Start a process that asks the server."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CLIENT, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, VARIABLE: address, "TOLD": "ü {}"},
+        start_new_session=True,
+        **options,
+    )
+
+
+def gone(process):
+    """Wait until a process that is no child of this one has ended."""
+    while Path(f"/proc/{process}").exists():
+        time.sleep(0.01)
+    return True
+
+
+def test_the_process_is_that_of_the_program_that_asks(address, tmp_path):
+    process = client(address, "tell", "a b", "", cwd=tmp_path, umask=0o027)
+    printed, wrong = process.communicate("from standard input")
+    assert printed == f"{tmp_path} ü {{}} 0o27 from standard input ['tell'] ['a b', '']\n"
+    assert (wrong, process.returncode) == ("wrong\n", 7)
+
+
+def test_files_go_where_those_of_the_program_go(address, tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        asked = subprocess.run(
+            [sys.executable, "-c", CLIENT, "tell"],
+            input="x",
+            stdout=log,
+            stderr=log,
+            text=True,
+            check=False,
+            env={**os.environ, VARIABLE: address, "TOLD": "it"},
+        )
+    assert asked.returncode == 7
+    assert "wrong" in (tmp_path / "log").read_text()
+
+
+def test_several_run_at_once(address):
+    waiting = [client(address, "wait") for _ in range(3)]
+    assert len({process.stdout.readline() for process in waiting}) == 3
+    for process in waiting:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])
+def test_a_signal_that_ends_the_process_ends_the_program(address, number):
+    process = client(address, "fall", str(int(number)))
+    assert process.communicate() == ("", "")
+    assert process.returncode == -number
+
+
+def test_a_program_that_is_killed_takes_the_process_with_it(address):
+    process = client(address, "wait")
+    forked = int(process.stdout.readline())
+    process.kill()
+    assert gone(forked)
+    process.communicate()
+
+
+def test_the_end_is_handed_on(address):
+    process = client(address, "wait")
+    forked = int(process.stdout.readline())
+    process.terminate()
+    process.communicate()
+    assert process.returncode == -signal.SIGTERM
+    assert gone(forked)
+
+
+def test_a_terminal_interrupts_the_process_and_the_program_waits_for_it():
+    """All processes of a build are in the terminal's group: here, a group of their own."""
+    code = f"""
+import os, subprocess, sys, threading
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from unit.test_forkserver import CLIENT, serving
+from herdbook.forkserver import VARIABLE
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with serving() as (address, server, end):
+    asked = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, "interrupt"],
+        env={{**os.environ, VARIABLE: address}},
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    asked.stdout.readline()
+    os.killpg(0, signal.SIGINT)
+    asked.wait()
+    print(asked.returncode, server.poll())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, start_new_session=True
+    )
+    assert done.stdout == "130 None\n", done.stderr
+
+
+def test_the_server_ends_after_the_build_and_the_last_process():
+    with serving() as (address, server, end):
+        process = client(address, "wait")
+        forked = int(process.stdout.readline())
+        end()
+        refused = client(address, "tell")
+        assert "nobody ran it" in refused.communicate()[1]
+        assert server.poll() is None
+        os.kill(forked, signal.SIGTERM)
+        process.communicate()
+        assert process.returncode == -signal.SIGTERM
+        assert server.stdout.read() == b"ended"
+        assert server.wait() == 0
+
+
+def test_a_server_that_was_killed_is_named():
+    with serving() as (address, server, _):
+        process = client(address, "wait")
+        forked = int(process.stdout.readline())
+        server.kill()
+        _, wrong = process.communicate()
+        assert gone(forked)
+    assert (process.returncode, wrong) == (
+        1,
+        "herdbook: the process from which the jobs of this build are forked was killed\n",
+    )
+    late = client(address, "tell")
+    assert "nobody ran it" in late.communicate()[1]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"\x05",
+        b"\x03\0\0\0\0\0\0\0{}x",
+        (10).to_bytes(8, "little") + b'{"a": "b"}',
+    ],
+)
+def test_what_is_no_request_is_passed_over(address, sent):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(10) == b""
+    process = client(address, "tell")
+    process.communicate("")
+    assert process.returncode == 7
+
+
+def test_a_server_of_another_installation_runs_nothing(address):
+    request = {
+        "arguments": ["tell"],
+        "environment": {},
+        "folder": "/",
+        "process": 1,
+        "root": f"{ROOT}/elsewhere",
+        "umask": 0,
+    }
+    content = json.dumps(request).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        connection.sendall(len(content).to_bytes(8, "little") + content)
+        assert connection.recv(10) == b""
+
+
+def test_nothing_is_asked_without_a_server(monkeypatch):
+    from herdbook.forkserver.client import ask
+
+    monkeypatch.setenv(VARIABLE, "")
+    assert ask(["verify"]) is None
+    monkeypatch.delenv(VARIABLE)
+    assert ask(["verify"]) is None
+
+
+def test_a_server_is_started_unless_it_is_switched_off(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "")
+    start.start()
+    assert os.environ[VARIABLE] == ""
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setenv("HERDBOOK_RECIPE", "none.yaml")
+    start.start()
+    folder = Path(os.environ[VARIABLE]).parent
+    assert folder.stat().st_mode & 0o777 == 0o700
+    start.stop()
+    assert VARIABLE not in os.environ
+    assert not folder.exists()
