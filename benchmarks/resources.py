@@ -29,6 +29,8 @@ from pytest_local_hub import LocalHub, OnDisk
 from pytest_local_hub.client import environment as hub_environment
 from wide import GB, MB, ROOT, buttercup, write_source
 
+from herdbook.forkserver import VARIABLE
+
 SECONDS = 0.1  # between two samples of a job's memory
 BLOCK = re.compile(r"^\s*(?:local)?rule (\S+):$")
 ASKED = re.compile(r"^\s*resources: (.*)$")
@@ -111,9 +113,9 @@ def lay_out(folder: Path, recipe: dict[str, Any]) -> None:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return environment variables with which the workflow finds this checkout and its programs."""
+    """Return environment variables with which the workflow finds this checkout and its programs, each a process of its own."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src"), **more}
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src"), VARIABLE: "", **more}
 
 
 def snakemake(*arguments: str) -> list[str]:

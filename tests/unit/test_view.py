@@ -16,6 +16,7 @@ from snakemake_interface_logger_plugins.tests import MockOutputSettings, TestLog
 
 import snakemake_logger_plugin_herdbook as plugin
 from herdbook.files import write_json
+from herdbook.forkserver.server import title
 from herdbook.humanize import clipped, duration
 from herdbook.layout import Layout
 from herdbook.plan.jobs import Job
@@ -239,6 +240,32 @@ def test_memory_of_a_job_is_that_of_all_its_processes(tmp_path):
         look(build.running.values())
         assert build.running[1].memory_bytes is None
         assert build.running[1].peak_bytes > 60 * MB
+
+
+def test_memory_of_a_forked_job_is_what_it_does_not_share(tmp_path):
+    """A real server in small, with 80 MB: its fork has 60 MB of its own, and stands in for the program of the job."""
+    (tmp_path / "herdbook").write_text("import sys\nsys.stdin.read()\n")
+    server = f"""
+import os, subprocess, sys
+from pathlib import Path
+shared = bytearray(b"x" * 80_000_000)
+program = subprocess.Popen([sys.executable, {str(tmp_path / "herdbook")!r}, "laser", "KEY"], stdin=subprocess.PIPE)
+fork = os.fork()
+if not fork:
+    Path("/proc/self/comm").write_text("{title(0)}".replace("0", str(program.pid)))
+    own = bytearray(b"x" * 60_000_000)
+    print("ready", flush=True)
+sys.stdin.read()
+"""
+    build = Build(0.0)
+    build.begin(1, "laser", 0.0, [], [], "herdbook laser KEY >x.log 2>&1")
+    with subprocess.Popen(
+        [sys.executable, "-c", server], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
+        look(build.running.values())
+        process.stdin.close()
+    assert 60 * MB < build.running[1].memory_bytes < 100 * MB  # with the program
 
 
 def test_bytes_grow_with_the_file(tmp_path):

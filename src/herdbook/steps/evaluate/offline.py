@@ -25,14 +25,23 @@ def offline(**variables: str) -> Iterator[Path]:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_DATASETS_CACHE=scratch, **variables)
         try:
             import datasets
+            from huggingface_hub import constants
 
-            cache = datasets.config.HF_DATASETS_CACHE
-            datasets.config.HF_DATASETS_CACHE = scratch  # in case the library was imported before
+            # in case the libraries were imported before, when they read the variables
+            own = (
+                (datasets.config, "HF_DATASETS_CACHE", scratch),
+                (datasets.config, "HF_HUB_OFFLINE", True),
+                (constants, "HF_HUB_OFFLINE", True),
+            )
+            values = [getattr(module, name) for module, name, _ in own]
+            for module, name, value in own:
+                setattr(module, name, value)
             datasets.disable_progress_bars()
             try:
                 yield Path(scratch)
             finally:
-                datasets.config.HF_DATASETS_CACHE = cache
+                for (module, name, _), value in zip(own, values, strict=True):
+                    setattr(module, name, value)
         finally:
             os.environ.clear()
             os.environ.update(before)
