@@ -273,3 +273,24 @@ def test_a_server_is_started_unless_it_is_switched_off(monkeypatch):
     start.stop()
     assert VARIABLE not in os.environ
     assert not folder.exists()
+
+
+def test_imports_are_those_of_rules_and_exist():
+    """Named once more by the rules and by the packages; what is missing would slow down builds, and nobody would see it."""
+    import importlib.util
+
+    from herdbook.cli import forked
+    from herdbook.steps.registry import STEPS
+
+    assert forked.IMPORTS.keys() <= STEPS.keys()
+    for name in {name for names in forked.IMPORTS.values() for name in names}:
+        assert importlib.util.find_spec(name), name
+
+
+def test_what_cannot_be_imported_is_left_to_the_job(monkeypatch):
+    from herdbook.cli import forked
+
+    monkeypatch.setitem(forked.IMPORTS, "evaluate", ("no_such_module",))
+    forked.prepare(["evaluate", "KEY"])
+    forked.prepare(["--version"])
+    forked.prepare([])

@@ -53,8 +53,16 @@ def warm() -> None:
 
 def prepare(arguments: list[str]) -> None:
     """Make the imports of a command, unless they are made."""
-    for name in IMPORTS.get(arguments[0], ()) if arguments else ():
-        importlib.import_module(name)
+    names = IMPORTS.get(arguments[0], ()) if arguments else ()
+    with contextlib.suppress(Exception):  # whatever is missing or broken, the job reports it
+        for name in names:
+            importlib.import_module(name)
+        if set(_TRANSFORMERS) <= set(names):
+            from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+            get_checkpoint_conversion_mapping(
+                "llama"
+            )  # that of all types of models is made once in a process
 
 
 def serve(listening: int, build: int) -> int:
