@@ -18,7 +18,7 @@ import snakemake_logger_plugin_herdbook as plugin
 from herdbook.files import write_json
 from herdbook.humanize import clipped, duration
 from herdbook.layout import Layout
-from herdbook.plan.jobs import Job
+from herdbook.plan.job import Job
 from herdbook.settings import PRICE_PER_HOUR, RECIPE
 from herdbook.view import handler as handlers
 from herdbook.view import words

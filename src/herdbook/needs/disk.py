@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Subject
+    from herdbook.plan.job import Subject
 
 # A log, a record without tensors, a result.
 LEAST_BYTES = 1_000_000

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from herdbook.plan import Plan, Tensor
-    from herdbook.plan.jobs import Subject
+    from herdbook.plan.job import Subject
 
 # A process's context, and the workspaces of cuBLAS and cuSOLVER.
 LIBRARIES_BYTES = 1_500_000_000

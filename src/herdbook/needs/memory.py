@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from herdbook.plan import Plan, Tensor
-    from herdbook.plan.jobs import Subject
+    from herdbook.plan.job import Subject
 
 # A process that imports no torch, with its buffers; and one that does.
 INTERPRETER_BYTES = 150_000_000

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from herdbook.plan import Plan, Tensor
-    from herdbook.plan.jobs import Subject
+    from herdbook.plan.job import Subject
     from herdbook.plan.operation import CalibrationText
     from herdbook.recipe import RankRule
 
