@@ -14,7 +14,7 @@ from herdbook import humanize
 from herdbook.errors import RecipeError
 from herdbook.files import clone
 from herdbook.needs.layerwise import FLOAT32, PROMPT_BYTES
-from herdbook.needs.memory import FLOAT64
+from herdbook.needs.reducing import FLOAT64
 from herdbook.plan import (
     Conversion,
     Evaluation,

@@ -13,14 +13,8 @@ from herdbook import humanize
 from herdbook.architectures.dense import layer_of
 from herdbook.errors import RecipeError
 from herdbook.needs.layerwise import reading
-from herdbook.needs.memory import (
-    FLOAT64,
-    MATRIX_PIECE_BYTES,
-    MATRIX_PIECES,
-    pass_bytes,
-    report_data_bytes,
-    weight_bytes,
-)
+from herdbook.needs.measuring import pass_bytes, report_data_bytes, weight_bytes
+from herdbook.needs.reducing import FLOAT64, MATRIX_PIECE_BYTES, MATRIX_PIECES
 from herdbook.plan import Evaluation, Part, RoutingReport, Search
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.disk import evaluation_data_bytes, fetch_bytes
 from herdbook.needs.layerwise import PROMPT_BYTES
-from herdbook.needs.memory import encoded
+from herdbook.needs.parts import encoded
 from herdbook.needs.ranks import rank_rules
 from herdbook.plan import (
     Conversion,
