@@ -8,7 +8,7 @@ from herdbook import needs
 from herdbook import plan as plans
 from herdbook.needs import SLOW, Rates, time
 from herdbook.needs.process import TORCH_BYTES
-from herdbook.quantization.mixture import Typed
+from herdbook.quantization.tensor import Typed
 from herdbook.recipe.quantize import Quantize
 from support import tiny
 

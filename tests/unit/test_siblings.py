@@ -16,7 +16,8 @@ from herdbook.plan.quantize import Quantized
 from herdbook.plan.siblings import LONGEST, effort, left_to_encode, siblings
 from herdbook.quantization.effort import speed
 from herdbook.quantization.methods import METHODS
-from herdbook.quantization.mixture import Choices, Traits, Typed, choose_types
+from herdbook.quantization.mixture import Choices, Traits, choose_types
+from herdbook.quantization.tensor import Typed
 from herdbook.quantization.types import TYPES, encoding
 from support import tiny
 
