@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from schedule import Schedule
 
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
 
 HOST = "host"
 DRY = ("--dry-run", "--profile", "profiles/slurm", "--config", "device=cuda")

@@ -43,7 +43,7 @@ from herdbook.weights.imatrix import read_imatrix
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan, Quantized
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
     from herdbook.weights.imatrix import ImportanceMatrix
 
 FORMS = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_K_L", "MXFP4_MOE", "IQ4_XS", "IQ3_M", "IQ2_M")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.layout import Layout
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
 
 STATES = ".npy"  # what a model predicts: large, and in no release
 

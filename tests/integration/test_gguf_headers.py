@@ -11,7 +11,7 @@ from pytest_local_hub import LocalHub, client
 from herdbook.layout import OUTSIDE_SUMS
 from herdbook.release.finding import Outcome
 from herdbook.steps.card.step import render_card
-from herdbook.verify.facts import GGUF
+from herdbook.verify.facts.gguf import GGUF
 from herdbook.verify.gguf.check import SHOWN
 from herdbook.verify.gguf.table import PRE, ROWS
 from herdbook.weights.gguf_file import read_gguf

@@ -15,7 +15,7 @@ from herdbook.cli.main import main
 from herdbook.errors import SourceError
 from herdbook.inference import mixture as layerwise
 from herdbook.inference.mixture import LayerwiseMixture, RouterChoices
-from herdbook.needs import memory
+from herdbook.needs import measuring
 from herdbook.steps.routing.measure import count, effective
 from herdbook.steps.routing.rows import look, verdict
 from herdbook.steps.routing.step import routing
@@ -157,7 +157,7 @@ def test_verdict():
 
 def test_as_many_rows_pass_an_expert_as_the_plan_counts():
     # It stands twice: planning imports no torch, and the step's key holds the step's own module.
-    assert layerwise.ROWS == memory.ROWS
+    assert layerwise.ROWS == measuring.ROWS
 
 
 def test_the_report(tmp_path):

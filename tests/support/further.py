@@ -12,7 +12,7 @@ from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.files import dump_json
 from herdbook.layout import EVALUATIONS, LOCK, RECIPE
-from herdbook.lock.model import Lock
+from herdbook.lock import Lock
 from herdbook.steps.card.step import render_card
 from herdbook.tuning.tune import Tuning
 from support import quantized, tiny, tuned

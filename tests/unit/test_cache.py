@@ -22,7 +22,8 @@ from herdbook.cache.step import add, available, restore, save
 from herdbook.cli.main import main
 from herdbook.errors import CacheError, DigestMismatchError, StepError
 from herdbook.made import check
-from herdbook.plan.jobs import Job, all_jobs, find
+from herdbook.plan.job import Job, find
+from herdbook.plan.jobs import all_jobs
 from herdbook.steps.assemble.step import assemble, write_config_files
 from herdbook.steps.fetch.step import fetch
 from support import bucket_gateway, s3_server, tiny

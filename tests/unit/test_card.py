@@ -19,9 +19,9 @@ from herdbook.escape import code, fenced, link, md, only_escaped, quoted
 from herdbook.files import write_json
 from herdbook.plan.card import card_files
 from herdbook.steps.card import rendering, step
-from herdbook.steps.card.context import gather
 from herdbook.steps.card.counts import count_parameters
 from herdbook.steps.card.front_matter import check
+from herdbook.steps.card.gathering import gather
 from herdbook.steps.card.rank import find_place
 from herdbook.tools.installed import card_templates
 from support import measured, tiny

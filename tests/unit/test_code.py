@@ -21,6 +21,7 @@ from herdbook.plan.code import (
 )
 from herdbook.plan.merge import MERGE_CODE
 from herdbook.plan.parsed import DISTRIBUTIONS, package_version
+from herdbook.plan.quantize import QUANTIZE_CODE
 
 SOURCE = Path(parsed.__file__).parents[1]
 PLAIN = '''\
@@ -320,6 +321,12 @@ def test_a_branch_that_is_left_out_is_one_that_the_entries_import():
         without = set(one.without)
         assert without <= {*whole.modules, *whole.distributions}, name
         assert without.isdisjoint(one.modules), name
+
+
+def test_which_tensors_are_quantized_counts_in_gguf_files():
+    """Types within a budget depend on it, and are in no parameter; those of a method are in the parameters."""
+    assert "herdbook.quantization.tensor" in QUANTIZE_CODE.modules
+    assert "herdbook.quantization.mixture" not in QUANTIZE_CODE.modules
 
 
 def test_no_two_operations_have_one_name():

@@ -7,7 +7,7 @@ import pytest
 
 from herdbook.comparison.groups import derive, follows
 from herdbook.lock import LockedTask
-from herdbook.verify.results import _wholes
+from herdbook.verify.results.measurement import wholes
 
 SIZES = {"a": 3, "b": 5, "c": 2}
 RESULTS = {"a": [1, 0, 1], "b": [0, 0, 1, 1, 1], "c": [1, 1]}
@@ -92,5 +92,5 @@ def test_a_verifier_compares_what_is_stated_of_groups(change, caught):
     own, task = tasks(), locked(weight_by_size=True)
     item = SimpleNamespace(group=SimpleNamespace(tasks=((task, None),)))
     found = {"tasks": own, "groups": change({"all": derive(task, "all", own)})}
-    stated, derived = _wholes(item, found)
+    stated, derived = wholes(item, found)
     assert (stated != derived) is caught

@@ -15,7 +15,8 @@ from herdbook.cli.main import main
 from herdbook.cli.steps import words
 from herdbook.errors import StepError
 from herdbook.layout import Layout
-from herdbook.plan.jobs import Job, jobs
+from herdbook.plan.job import Job
+from herdbook.plan.jobs import jobs
 from support import tiny
 
 LAYOUT = Layout(Path("results"), "Tiny")

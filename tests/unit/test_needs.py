@@ -10,9 +10,9 @@ from torch.utils._pytree import tree_leaves
 
 from herdbook import needs
 from herdbook.errors import RecipeError
-from herdbook.needs import disk, gpu, memory
+from herdbook.needs import disk, gpu, measuring, memory
 from herdbook.needs.layerwise import reading
-from herdbook.needs.memory import MATRIX_PIECE_BYTES, matrix_bytes
+from herdbook.needs.reducing import MATRIX_PIECE_BYTES, matrix_bytes
 from herdbook.needs.time import SLOW
 from herdbook.plan import Evaluation
 from herdbook.plan.asked import Group
@@ -101,8 +101,8 @@ def test_a_search_shares_the_layer_and_the_text_among_its_threads(plan):
 
 def test_loading_a_mixture_takes_a_layer_of_its_experts_more_or_all_where_they_are_small(plan):
     expert = 4 * 3 * 32 * 64
-    assert memory.stacking_bytes(plan.nodes["base"]) == 0
-    assert memory.stacking_bytes(plan.nodes["mix"]) == 3 * 2 * expert
+    assert measuring.stacking_bytes(plan.nodes["base"]) == 0
+    assert measuring.stacking_bytes(plan.nodes["mix"]) == 3 * 2 * expert
 
     def widened(part):
         tensors = (
@@ -114,7 +114,7 @@ def test_loading_a_mixture_takes_a_layer_of_its_experts_more_or_all_where_they_a
     wide = dataclasses.replace(node, parts=tuple(map(widened, node.parts)))
     # as they came; gates and ups stacked, and joined; less what stays, gates, ups and downs
     matrix = 2 * 128**2 * expert // 3
-    assert memory.stacking_bytes(wide) == 3 * matrix + 2 * matrix + 2 * matrix - 3 * matrix
+    assert measuring.stacking_bytes(wide) == 3 * matrix + 2 * matrix + 2 * matrix - 3 * matrix
 
 
 # -- the GPU -------------------------------------------------------------------------------------------------------------

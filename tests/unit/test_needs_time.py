@@ -7,8 +7,8 @@ import pytest
 from herdbook import needs
 from herdbook import plan as plans
 from herdbook.needs import SLOW, Rates, time
-from herdbook.needs.memory import TORCH_BYTES
-from herdbook.quantization.mixture import Typed
+from herdbook.needs.process import TORCH_BYTES
+from herdbook.quantization.tensor import Typed
 from herdbook.recipe.quantize import Quantize
 from support import tiny
 

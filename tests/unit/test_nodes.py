@@ -19,7 +19,8 @@ from herdbook.files import sha256_file
 from herdbook.layout import Layout
 from herdbook.lock.evaluation import LockedDataSet
 from herdbook.needs import spent
-from herdbook.plan.jobs import find, result_jobs
+from herdbook.plan.job import find
+from herdbook.plan.jobs import result_jobs
 from herdbook.steps.quantize.step import quantize
 from herdbook.steps.registry import run
 from herdbook.weights.gguf_file import header

@@ -12,7 +12,8 @@ from herdbook.lock import Lock, LockedAdapter, LockedCalibration, LockedFile, Lo
 from herdbook.plan.edition import Edition
 from herdbook.release.finding import Finding, Options, Outcome
 from herdbook.verify import levels, report
-from herdbook.verify.facts import ASSERTED, FACTS, fact_about
+from herdbook.verify.fact import ASSERTED
+from herdbook.verify.facts import FACTS, fact_about
 from herdbook.verify.proofs import table, unproven
 
 DOCS = Path(__file__).parents[2] / "docs/verify.md"

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from herdbook.quantization.budget import allocate, candidates, smallest
-from herdbook.quantization.mixture import Typed
+from herdbook.quantization.tensor import Typed
 from herdbook.steps.quantize.losses import types_within
 from herdbook.weights.imatrix import ImportanceMatrix, Inputs
 from support import tiny

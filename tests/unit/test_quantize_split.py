@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from herdbook.errors import CheckpointError
-from herdbook.quantization.mixture import Typed
 from herdbook.quantization.split import part_names, runs
+from herdbook.quantization.tensor import Typed
 from herdbook.steps.quantize.derive import derive, require_equal
 from herdbook.weights.gguf_file import read_gguf
 from herdbook.weights.gguf_parts import join, write_part

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from herdbook.errors import RecipeError, StepError
 from herdbook.recipe import Leaderboard
-from herdbook.steps.card.context import gather
+from herdbook.steps.card.gathering import gather
 from herdbook.steps.card.rank import find_place
 from herdbook.steps.card.snapshot import read_snapshot
 from herdbook.steps.card.step import card_texts

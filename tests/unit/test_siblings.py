@@ -10,12 +10,14 @@ import pytest
 from herdbook import needs
 from herdbook import plan as plans
 from herdbook.needs import SLOW
-from herdbook.plan.jobs import find, result_jobs
+from herdbook.plan.job import find
+from herdbook.plan.jobs import result_jobs
 from herdbook.plan.quantize import Quantized
 from herdbook.plan.siblings import LONGEST, effort, left_to_encode, siblings
 from herdbook.quantization.effort import speed
 from herdbook.quantization.methods import METHODS
-from herdbook.quantization.mixture import Choices, Traits, Typed, choose_types
+from herdbook.quantization.mixture import Choices, Traits, choose_types
+from herdbook.quantization.tensor import Typed
 from herdbook.quantization.types import TYPES, encoding
 from support import tiny
 

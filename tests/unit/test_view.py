@@ -19,7 +19,7 @@ from herdbook.files import write_json
 from herdbook.forkserver.server import title
 from herdbook.humanize import clipped, duration
 from herdbook.layout import Layout
-from herdbook.plan.jobs import Job
+from herdbook.plan.job import Job
 from herdbook.settings import PRICE_PER_HOUR, RECIPE
 from herdbook.view import handler as handlers
 from herdbook.view import words

@@ -23,7 +23,7 @@ from herdbook.humanize import ordinal
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from herdbook.architectures.gguf_forms import Form
+    from herdbook.architectures.gguf_form import Form
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # one of them is converted
 # The settings that are written for each way to scale rotary embeddings; those in the second set are required.
@@ -36,18 +36,6 @@ ROTARY_SCALING: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "yarn": (frozenset((*_YARN, "beta_fast", "beta_slow")), frozenset(_YARN)),
     "llama3": (frozenset(_LLAMA3), frozenset(_LLAMA3)),
     "longrope": (frozenset((*_FACTORS, ORIGINAL, "factor", "attention_factor")), frozenset(_FACTORS)),
-}
-# The hyperparameters that llama.cpp computes with, and their keys in config.json.
-HYPERPARAMETERS = {
-    "block_count": "num_hidden_layers",
-    "context_length": "max_position_embeddings",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "rope.freq_base": "rope_theta",
-    "expert_used_count": "num_experts_per_tok",
 }
 # Numbers of layers of the Gemmas whose attention llama.cpp scales by hidden_size / num_attention_heads, not by head_dim.
 _27B = (46, 62)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from herdbook.architectures.gguf_forms import Experts, Form, Piece, Rows
+    from herdbook.architectures.gguf_form import Experts, Form, Piece, Rows
 
 ROPE_FREQUENCIES = "rope_freqs.weight"
 # LongRoPE's factors: those for contexts that are longer than the original one, and the others.

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from itertools import islice
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from herdbook.architectures.form import HEAD
 from herdbook.architectures.meaning import is_tied
-from herdbook.audit.closeness import Closeness
 from herdbook.audit.difference import Difference
 from herdbook.audit.level import LEVEL, UNPROVEN
+from herdbook.audit.outcomes import MOST_SHOWN, Outcomes
 from herdbook.audit.recomputation import Recomputation
 from herdbook.errors import HerdbookError
-from herdbook.humanize import joined
 from herdbook.plan.operation import MergeTensors
 from herdbook.progress import say, track
 from herdbook.recipe import Merge
@@ -36,38 +33,12 @@ if TYPE_CHECKING:
 
 LAYOUT = Check(LEVEL, "layout")
 DTYPE = Check(LEVEL, "dtype")
-MADE = Check(LEVEL, "made")
 SAMPLED = Check(LEVEL, "sample")
 NAMES = {code: name for name, code in DTYPE_CODES.items()}
 # Elements of a tensor and of all that it is made from, beyond which it is recomputed only if all are.
 MOST_ELEMENTS = 400_000_000
-MOST_SHOWN = 8
 # Methods whose results mergekit leaves in float32, whatever the configuration states.
 LEFT_WIDE = ("arcee_fusion", "ramplus_tl")
-
-
-@dataclass
-class _Outcomes:
-    """The comparison so far.
-
-    Args:
-        equal: Tensors whose compared bytes are all equal.
-        near: Tensors that differ by roundings.
-        closeness: The comparison of these, by number of models and dtype.
-        drawn: Tensors that can be what was drawn.
-        reordered: Tensors with a row for each token, whose rows may be in another order.
-        wrong: What is wrong with others, with the tensor first.
-        errors: Why tensors could not be compared.
-        compared: The number of bytes that were compared, by tensor.
-    """
-
-    equal: set[str] = field(default_factory=set)
-    near: dict[str, Closeness] = field(default_factory=dict)
-    drawn: set[str] = field(default_factory=set)
-    reordered: set[str] = field(default_factory=set)
-    wrong: dict[str, str] = field(default_factory=dict)
-    errors: dict[str, Exception] = field(default_factory=dict)
-    compared: Counter[str] = field(default_factory=Counter)
 
 
 class DenseComparison:
@@ -82,7 +53,7 @@ class DenseComparison:
         self.merge, self.planned = merge, planned
         self.released = planned.plan.released
         self.recomputation = Recomputation(planned)
-        self.outcomes = _Outcomes()
+        self.outcomes = Outcomes()
         self.skipped: list[str] = []
 
     def check(self, options: Options) -> Iterator[Finding]:
@@ -104,8 +75,8 @@ class DenseComparison:
             self._compare(blocks, wholes, options)
         finally:
             torch.set_num_threads(threads)
-        self._judge()
-        yield from self._findings()
+        self.outcomes.judge()
+        yield from self.outcomes.findings(self.merge, self._methods())
         yield self._summary(names, options)
         yield from self._unproven(random)
 
@@ -248,57 +219,7 @@ class DenseComparison:
         else:
             outcomes.near[name] = closeness
 
-    # -- judging
-
-    def _judge(self) -> None:
-        """Compare all tensors that differ by roundings together: what one does not show, many do."""
-        pooled: dict[tuple[int, torch.dtype], Closeness] = {}
-        for closeness in self.outcomes.near.values():
-            key = closeness.directions, closeness.dtype
-            pooled.setdefault(key, Closeness(*key, weight=closeness.weight)).merge(closeness)
-        for (directions, dtype), closeness in pooled.items():
-            if closeness.systematic() is None:
-                continue
-            for name, one in list(self.outcomes.near.items()):
-                if (one.directions, one.dtype) == (directions, dtype):
-                    del self.outcomes.near[name]
-                    self.outcomes.wrong[name] = (
-                        f"{one.differing:,} of {one.count:,} numbers differ by no more than roundings, but over all tensors along "
-                        "the models' differences: another weight was used"
-                    )
-
-    def _findings(self) -> Iterator[Finding]:
-        outcomes = self.outcomes
-        known = {*outcomes.wrong, *outcomes.errors, *outcomes.near}
-        methods = self._methods()
-        if equal := outcomes.equal - known:
-            size = sum(outcomes.compared[name] for name in equal)
-            yield MADE.passed(f"{len(equal)} tensors", f"{methods}: equal in bits in {size:,} bytes")
-        if near := [one for name, one in outcomes.near.items() if name not in outcomes.wrong]:
-            count, differing = sum(one.count for one in near), sum(one.differing for one in near)
-            distance = max(one.distance for one in near)
-            yield MADE.passed(
-                f"{len(near)} tensors",
-                f"{methods}: equal but for roundings: {differing:,} of {count:,} numbers differ, by at most {distance:.2g} units in "
-                "the last place",
-            )
-        if outcomes.drawn - outcomes.wrong.keys():
-            yield MADE.passed(
-                f"{len(outcomes.drawn - outcomes.wrong.keys())} tensors",
-                f"{methods}: each number is what dropping or keeping elements of the task vectors gives, and as many are kept as "
-                "the densities state",
-            )
-        shown = sorted(islice(outcomes.wrong.items(), MOST_SHOWN))  # the first ones, which are explained
-        for name, problem in shown:
-            piece = self.merge.pieces[name]
-            yield MADE.failed(name, problem, file=piece.file, tensor=piece.tensor)
-        if rest := sorted(outcomes.wrong.keys() - dict(shown).keys()):
-            yield MADE.failed(f"{len(rest)} more tensors", f"differ, such as {rest[0]}")
-        by_reason: dict[str, list[str]] = defaultdict(list)
-        for name, error in outcomes.errors.items():
-            by_reason[str(error)].append(name)
-        for names in by_reason.values():
-            yield MADE.error(f"{len(names)} tensors", outcomes.errors[names[0]], tensor=names[0])
+    # -- what follows
 
     def _methods(self) -> str:
         nodes = self.planned.plan.nodes.values()
@@ -324,23 +245,7 @@ class DenseComparison:
         return SAMPLED.passed(label, f"seed {options.seed}: {extent} recomputed. {chances}")
 
     def _unproven(self, random: list[str]) -> Iterator[Finding]:
-        if self.outcomes.near:
-            yield UNPROVEN.unverified(
-                "roundings",
-                f"{len(self.outcomes.near)} tensors are equal but for roundings, as other versions of mergekit and GPUs make them. "
-                "Changes as small as roundings are not excluded.",
-            )
-        if self.outcomes.drawn:
-            yield UNPROVEN.unverified(
-                "drawn",
-                f"Which elements of {len(self.outcomes.drawn)} tensors were dropped is not proven: mergekit drew random numbers.",
-            )
-        if self.outcomes.reordered:
-            yield UNPROVEN.unverified(
-                "embeddings",
-                f"{joined(sorted(self.outcomes.reordered))} are not proven: they are made for a vocabulary of several models, and have "
-                "other rows than here; the order in which mergekit adds tokens is not fixed.",
-            )
+        yield from self.outcomes.unproven()
         if random:
             yield UNPROVEN.unverified(
                 "from drawn",

@@ -20,9 +20,8 @@ from herdbook.importing.convert import convert
 from herdbook.importing.finding import find
 from herdbook.importing.steps import Steps, steps_of
 from herdbook.importing.value import Notes
-from herdbook.lock import Lock
+from herdbook.lock import Lock, LockedSource, LockedTensor
 from herdbook.lock.file import LockedFile
-from herdbook.lock.model import LockedSource, LockedTensor
 from herdbook.lock.union import SideFilesOf, make_vocabularies
 from herdbook.plan import make
 from herdbook.recipe import Hub

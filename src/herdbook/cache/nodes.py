@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from herdbook.cache.product import Product
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
 
 SENT_BYTES = 10_000_000  # Snakemake sends no larger file with a workflow's sources
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
 
 
 # The roles of a rule's outputs, in their order. The outputs of ``files`` have their names as roles.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from herdbook.cache.cache import Cache
     from herdbook.cache.product import Product
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
 
 
 def available(plan: Plan, *, writes: bool = True) -> dict[Path, Product]:

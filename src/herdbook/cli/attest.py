@@ -38,7 +38,8 @@ def command(
     """Write the claims about the release; sign them and the model."""
     from herdbook import made
     from herdbook import plan as plans
-    from herdbook.plan.jobs import all_jobs, find
+    from herdbook.plan.job import find
+    from herdbook.plan.jobs import all_jobs
     from herdbook.signing.keyless import Keyless
     from herdbook.signing.keys import PrivateKey
     from herdbook.signing.signer import signer_of

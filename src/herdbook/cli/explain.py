@@ -15,7 +15,7 @@ from herdbook.visible import say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
 
 
 @click.command(

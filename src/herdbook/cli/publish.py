@@ -56,7 +56,8 @@ def command(
     from herdbook import made, progress
     from herdbook import plan as plans
     from herdbook.files import write_json
-    from herdbook.plan.jobs import all_jobs, find
+    from herdbook.plan.job import find
+    from herdbook.plan.jobs import all_jobs
     from herdbook.publish import local, preflight, step
     from herdbook.signing.signer import configured_signer, line
 

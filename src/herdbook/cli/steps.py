@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def command(name: str) -> click.Command:
         from herdbook import plan as plans
         from herdbook.cache.step import hand_on_spent, is_saved, save, take
         from herdbook.needs import spent
-        from herdbook.plan.jobs import all_jobs, find, result_jobs
+        from herdbook.plan.job import find
+        from herdbook.plan.jobs import all_jobs, result_jobs
         from herdbook.steps import registry
         from herdbook.steps.machine import Machine
 

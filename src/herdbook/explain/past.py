@@ -12,7 +12,7 @@ from herdbook.key import SHORT
 from herdbook.plan.jobs import OF_A_MODEL
 
 if TYPE_CHECKING:
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
 
 NOTES = Path(".snakemake/metadata")  # one JSON file for each output, named by its path in base64
 

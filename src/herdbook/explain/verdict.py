@@ -13,7 +13,7 @@ from herdbook.graph import reachable
 from herdbook.layout import LOCK, RECIPE
 from herdbook.plan import Evaluation, FileLoss, Part, Reference, RoutingReport, Search
 from herdbook.plan.evaluate import EVALUATE_CODE
-from herdbook.plan.jobs import ASSEMBLE, Job, jobs
+from herdbook.plan.jobs import ASSEMBLE, jobs
 from herdbook.plan.release import contents
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan import Plan
+    from herdbook.plan.job import Job
     from herdbook.signing.signer import Signer
 
 MISSING = "no result exists for this or any earlier key"

@@ -1,5 +1,6 @@
 """The lock: what a recipe's names resolved to, with digests. Written by ``herdbook lock``, committed beside the recipe."""
 
+from herdbook.lock.asked import request, uri_of
 from herdbook.lock.definition import data_files, labels_of
 from herdbook.lock.evaluation import (
     FUNCTION,
@@ -13,32 +14,35 @@ from herdbook.lock.evaluation import (
     data_set_of,
     locate_source,
 )
-from herdbook.lock.file import LockedFile, LockedText, check_pinned, pin_file
-from herdbook.lock.fits import check_fits, misfits
-from herdbook.lock.model import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    EVERY_MODEL,
-    LINE_LENGTH,
-    Lock,
-    LockedAdapter,
+from herdbook.lock.file import (
     LockedCalibration,
+    LockedFile,
     LockedHubFile,
-    LockedSource,
-    LockedTensor,
-    LockedTokenDifference,
+    LockedText,
+    check_pinned,
+    pin_file,
+)
+from herdbook.lock.fits import check_fits, misfits
+from herdbook.lock.format import (
+    LINE_LENGTH,
     OtherVersionError,
     load,
     parse,
     path_for,
     render,
-    request,
-    uri_of,
     write,
 )
+from herdbook.lock.lock import EVERY_MODEL, Lock
 from herdbook.lock.predecessor import LockedPredecessor
 from herdbook.lock.tuned import LockedGain, LockedResult, LockedSearch, LockedTrial, best_of, splits_of
-from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedTokens, LockedVocabulary
+from herdbook.lock.vocabulary import (
+    LockedChoice,
+    LockedToken,
+    LockedTokenDifference,
+    LockedTokens,
+    LockedVocabulary,
+)
+from herdbook.lock.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LockedAdapter, LockedSource, LockedTensor
 
 __all__ = [
     "ADAPTER_CONFIG",

@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING
 
 from herdbook import hub
 from herdbook.errors import SourceError
+from herdbook.lock.asked import request
 from herdbook.lock.file import LockedFile, pin_file, pin_texts
 from herdbook.lock.local import check_small, reader, refuse_pointers
-from herdbook.lock.model import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    LockedAdapter,
-    LockedTensor,
-    request,
-)
 from herdbook.lock.paths import check_saved, is_absolute
 from herdbook.lock.side_files import read_tokenizer
+from herdbook.lock.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LockedAdapter, LockedTensor
 from herdbook.lock.whole import read_config
 from herdbook.recipe import Hub
 from herdbook.sources.vocabulary import read_vocabulary

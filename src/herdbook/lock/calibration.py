@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import jsonio, limits
 from herdbook.errors import RecipeError
+from herdbook.lock.asked import request
+from herdbook.lock.file import LockedCalibration
 from herdbook.lock.local import pin_local
-from herdbook.lock.model import LockedCalibration, request
 from herdbook.lock.texts import read_texts
 from herdbook.recipe.whole import made_of_texts
 

@@ -1,4 +1,7 @@
-"""A lock's entries on measurements: tasks with their resolved definitions, suites, data sets, and lm-eval's version."""
+"""A lock's entries on measurements.
+
+These are tasks with their resolved definitions, suites, data sets, lm-eval's version, and snapshots of leaderboards.
+"""
 
 from __future__ import annotations
 
@@ -111,6 +114,13 @@ class LockedDataSet(Section):
     def folder(self) -> str:
         """The name of a folder for its files, which another revision does not share."""
         return f"{self.repo}@{self.revision[:12]}"
+
+
+class LockedSnapshot(LockedFile):
+    """A snapshot of a leaderboard; ``uri`` and ``revision`` name the origin if the recipe does."""
+
+    uri: str | None = None
+    revision: str | None = None
 
 
 # The formats that `datasets` reads from files, as it calls them: a task that names one has files of its own.

@@ -1,11 +1,11 @@
-"""A pinned file: its name, its size, and a digest of its content."""
+"""Pinned files: a file's name, its size, and a digest of its content; and entries of a lock that are little else."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import FailFast, Field
+from pydantic import FailFast, Field, JsonValue
 
 from herdbook.errors import LockError
 from herdbook.files import sha256_file
@@ -42,6 +42,22 @@ class LockedText(Section):
     def sha256(self) -> str:
         """The digest of its bytes."""
         return hashlib.sha256(self.text.encode(self.encoding)).hexdigest()
+
+
+class LockedHubFile(Section):
+    """A single file of another publisher, pinned: the commit of its repository, and the file."""
+
+    asked: dict[str, JsonValue]
+    revision: str
+    file: LockedFile
+    gated: str | bool = False
+
+
+class LockedCalibration(Section):
+    """Calibration text, pinned: its files."""
+
+    asked: dict[str, JsonValue]
+    data: Annotated[tuple[LockedFile, ...], FIRST]
 
 
 def pin_texts(

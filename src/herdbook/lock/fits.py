@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.errors import LockError
-from herdbook.lock.file import LockedFile
+from herdbook.lock.asked import asked_of, request, uri_of
+from herdbook.lock.file import LockedFile, LockedHubFile
+from herdbook.lock.format import lock_command
 from herdbook.lock.imatrix import given_imatrix
-from herdbook.lock.model import LockedHubFile, asked_of, lock_command, request, uri_of
 from herdbook.recipe import SECTIONS, Adapter, Folder, Hub, Pypi, measured, search_of, tokenizer_of
 from herdbook.recipe.card import TEMPLATE_SUFFIX
 from herdbook.recipe.quantize import HubImatrix
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from herdbook.lock.model import Lock, LockedAdapter, LockedSource
+    from herdbook.lock.lock import Lock
     from herdbook.lock.predecessor import LockedPredecessor
+    from herdbook.lock.weights import LockedAdapter, LockedSource
     from herdbook.recipe import Evaluate, HubFile, Recipe
     from herdbook.recipe.quantize import GivenImatrix
 

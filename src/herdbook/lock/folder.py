@@ -8,11 +8,12 @@ from herdbook import hub, jsonio, limits
 from herdbook.errors import SourceError
 from herdbook.key import digest
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
+from herdbook.lock.asked import request, uri_of
 from herdbook.lock.file import LockedText, pin_file, pin_texts
 from herdbook.lock.local import reader, refuse_pointers
-from herdbook.lock.model import LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.paths import check_saved
 from herdbook.lock.side_files import read_side_files
+from herdbook.lock.weights import LockedSource, LockedTensor
 from herdbook.lock.whole import check_config, check_dtypes, check_index, check_tied, read_config
 from herdbook.sources.select import side_files
 from herdbook.weights.checkpoint import read_header, read_span

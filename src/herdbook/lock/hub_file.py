@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from herdbook import hub
 from herdbook.errors import SourceError
 from herdbook.humanize import did_you_mean
-from herdbook.lock.file import LockedFile
-from herdbook.lock.model import LockedHubFile, asked_of
+from herdbook.lock.asked import asked_of
+from herdbook.lock.file import LockedFile, LockedHubFile
 
 if TYPE_CHECKING:
     from herdbook.recipe import HubFile

@@ -10,7 +10,7 @@ from herdbook.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from herdbook.lock.model import LockedSource
+    from herdbook.lock.weights import LockedSource
     from herdbook.recipe import Folder, Pypi
 
 

@@ -12,8 +12,7 @@ from herdbook.recipe.quantize import GivenImatrix, HubImatrix
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from herdbook.lock.file import LockedFile
-    from herdbook.lock.model import LockedHubFile
+    from herdbook.lock.file import LockedFile, LockedHubFile
     from herdbook.recipe import Recipe
 
 

@@ -18,7 +18,7 @@ from herdbook.lock.hub_file import pin_hub_file
 from herdbook.lock.identity import prove
 from herdbook.lock.imatrix import pin_imatrix
 from herdbook.lock.local import reader
-from herdbook.lock.model import Lock, LockedAdapter, LockedSource
+from herdbook.lock.lock import Lock
 from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
 from herdbook.lock.searches import pin_searches, tasks_of_searches
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.lock.evaluation import LockedSuite, LockedTask
-    from herdbook.lock.model import LockedTokenDifference
     from herdbook.lock.predecessor import LockedPredecessor
-    from herdbook.lock.vocabulary import LockedVocabulary
+    from herdbook.lock.vocabulary import LockedTokenDifference, LockedVocabulary
+    from herdbook.lock.weights import LockedAdapter, LockedSource
     from herdbook.recipe import Recipe, Section
     from herdbook.sources.vocabulary import Vocabulary
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 from herdbook import hub
 from herdbook.errors import SourceError
 from herdbook.layout import CONFIG, WEIGHTS_INDEX
+from herdbook.lock.asked import request, uri_of
 from herdbook.lock.file import LockedFile, pin_texts
 from herdbook.lock.local import check_small
-from herdbook.lock.model import LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.side_files import read_side_files
+from herdbook.lock.weights import LockedSource, LockedTensor
 from herdbook.lock.whole import check_config, check_dtypes, check_index, check_tied, read_config
 from herdbook.sources.card import read_card
 from herdbook.sources.declared import declared_data

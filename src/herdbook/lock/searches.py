@@ -9,7 +9,7 @@ from herdbook.lock import harness
 from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.definition import labels_of
 from herdbook.lock.evaluation import LockedHarness
-from herdbook.lock.model import load
+from herdbook.lock.format import load
 from herdbook.lock.tuned import LockedSearch, splits_of
 from herdbook.recipe import search_of
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.lock.evaluation import LockedTask
-    from herdbook.lock.model import Lock
+    from herdbook.lock.lock import Lock
     from herdbook.recipe import Recipe
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from herdbook import hub, limits
 from herdbook.errors import SourceError
 from herdbook.files import atomic_writer
+from herdbook.lock.evaluation import LockedSnapshot
 from herdbook.lock.local import pin_local
-from herdbook.lock.model import LockedSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,8 @@ from herdbook import hub, jsonio, limits, yamlio
 from herdbook.errors import WrongAnswerError
 from herdbook.files import git_blob_id
 from herdbook.layout import EVALUATIONS, LOCK, RECIPE
+from herdbook.lock.format import OtherVersionError, parse
 from herdbook.lock.local import check_small
-from herdbook.lock.model import OtherVersionError, parse
 from herdbook.lock.predecessor import LockedMeasurement, LockedPredecessor
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from herdbook.key import digest
-from herdbook.lock.model import LockedTokenDifference
-from herdbook.lock.vocabulary import LockedTokens
+from herdbook.lock.vocabulary import LockedTokenDifference, LockedTokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

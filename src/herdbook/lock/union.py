@@ -16,7 +16,7 @@ from herdbook import limits
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError, SourceError
 from herdbook.key import digest
-from herdbook.lock.model import request
+from herdbook.lock.asked import request
 from herdbook.lock.tokens import describe
 from herdbook.lock.vocabulary import LockedChoice, LockedToken, LockedVocabulary
 from herdbook.recipe import Merge, ModelToken, Moe

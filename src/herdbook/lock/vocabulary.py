@@ -1,4 +1,4 @@
-"""What a lock states about the vocabulary of a merge or a mixture that is made of those of several models."""
+"""What a lock states about vocabularies: how they differ, and what that of a merge or a mixture is made of."""
 
 from __future__ import annotations
 
@@ -14,6 +14,39 @@ class LockedTokens(Section):
     highest: int
     last: str
     sha256: str
+
+
+class LockedTokenDifference(Section):
+    """How the tokens of two vocabularies differ.
+
+    Args:
+        between: The digests of the two (see ``LockedTokens``), sorted.
+        moved: How many tokens both have with different ids.
+        moved_token: The first of them, and its id in either.
+        reused: How many ids stand for different tokens, of which the other vocabulary has neither.
+        reused_id: The first of them, and its token in either.
+        alone: How many tokens only the one and only the other has.
+        alone_tokens: The first of them in either; empty without any.
+    """
+
+    between: tuple[str, str]
+    moved: int = 0
+    moved_token: tuple[str, int, int] | None = None
+    reused: int = 0
+    reused_id: tuple[int, str, str] | None = None
+    alone: tuple[int, int] = (0, 0)
+    alone_tokens: tuple[str, str] = ("", "")
+
+    def seen_from(self, sha256: str) -> LockedTokenDifference:
+        """Return the same difference with the vocabulary of that digest as the first of the two."""
+        if self.between[0] == sha256:
+            return self
+        turned = {
+            "moved_token": self.moved_token and (self.moved_token[0], *self.moved_token[:0:-1]),
+            "reused_id": self.reused_id and (self.reused_id[0], *self.reused_id[:0:-1]),
+            **{name: getattr(self, name)[::-1] for name in ("between", "alone", "alone_tokens")},
+        }
+        return self.model_copy(update=turned)
 
 
 class LockedToken(Section):

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from herdbook.errors import CheckpointError, SourceError
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
+from herdbook.lock.asked import request, uri_of
 from herdbook.lock.file import LockedText, pin_file, pin_texts
 from herdbook.lock.folder import pin_files
 from herdbook.lock.local import reader
-from herdbook.lock.model import LockedSource, LockedTensor, request, uri_of
 from herdbook.lock.side_files import read_side_files
+from herdbook.lock.weights import LockedSource, LockedTensor
 from herdbook.sources import wheel
 from herdbook.sources.select import side_files
 from herdbook.weights import gguf_source

@@ -20,7 +20,7 @@ from herdbook.sources.index import read_index
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from herdbook.lock.model import LockedTensor
+    from herdbook.lock.weights import LockedTensor
     from herdbook.weights.checkpoint import Span
 
 ENDS = 1 << 20  # bytes of a matrix that are compared at either end

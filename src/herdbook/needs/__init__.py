@@ -5,7 +5,8 @@ No result and no key depends on any of it.
 
 from herdbook.needs.disk import check_disk, disk_bytes, fetch_bytes, missing_bytes, write_bytes
 from herdbook.needs.gpu import check_gpu, gpu_bytes, gpus, matrices_at_once
-from herdbook.needs.memory import memory_bytes, pass_bytes
+from herdbook.needs.measuring import pass_bytes
+from herdbook.needs.memory import memory_bytes
 from herdbook.needs.software import missing_software
 from herdbook.needs.threads import threads
 from herdbook.needs.time import SLOW, Rates, decomposition_operations, seconds

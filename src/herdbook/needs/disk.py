@@ -14,7 +14,7 @@ from herdbook import humanize
 from herdbook.errors import RecipeError
 from herdbook.files import clone
 from herdbook.needs.layerwise import FLOAT32, PROMPT_BYTES
-from herdbook.needs.memory import FLOAT64
+from herdbook.needs.reducing import FLOAT64
 from herdbook.plan import (
     Conversion,
     Evaluation,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Subject
+    from herdbook.plan.job import Subject
 
 # A log, a record without tensors, a result.
 LEAST_BYTES = 1_000_000

@@ -13,21 +13,15 @@ from herdbook import humanize
 from herdbook.architectures.dense import layer_of
 from herdbook.errors import RecipeError
 from herdbook.needs.layerwise import reading
-from herdbook.needs.memory import (
-    FLOAT64,
-    MATRIX_PIECE_BYTES,
-    MATRIX_PIECES,
-    pass_bytes,
-    report_data_bytes,
-    weight_bytes,
-)
+from herdbook.needs.measuring import pass_bytes, report_data_bytes, weight_bytes
+from herdbook.needs.reducing import FLOAT64, MATRIX_PIECE_BYTES, MATRIX_PIECES
 from herdbook.plan import Evaluation, Part, RoutingReport, Search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from herdbook.plan import Plan, Tensor
-    from herdbook.plan.jobs import Subject
+    from herdbook.plan.job import Subject
 
 # A process's context, and the workspaces of cuBLAS and cuSOLVER.
 LIBRARIES_BYTES = 1_500_000_000

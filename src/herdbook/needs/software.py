@@ -15,7 +15,7 @@ from herdbook.tools.converter import CONVERTER
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from herdbook.plan.jobs import Job, Subject
+    from herdbook.plan.job import Job, Subject
     from herdbook.tools.external import Tool
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
 
 
 @dataclass(frozen=True)

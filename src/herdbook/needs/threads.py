@@ -11,7 +11,7 @@ from herdbook.plan import Evaluation, FileLoss, Imatrix, Part, Quantized, Refere
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Subject
+    from herdbook.plan.job import Subject
 
 # The least memory per core of machines on which large models are built.
 CORE_BYTES = 4 * 10**9

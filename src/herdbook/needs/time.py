@@ -14,7 +14,7 @@ from herdbook.architectures.dense import layer_of
 from herdbook.architectures.mixtures import expert_of
 from herdbook.needs.disk import evaluation_data_bytes, fetch_bytes
 from herdbook.needs.layerwise import PROMPT_BYTES
-from herdbook.needs.memory import encoded
+from herdbook.needs.parts import encoded
 from herdbook.needs.ranks import rank_rules
 from herdbook.plan import (
     Conversion,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from herdbook.plan import Plan, Tensor
-    from herdbook.plan.jobs import Subject
+    from herdbook.plan.job import Subject
     from herdbook.plan.operation import CalibrationText
     from herdbook.recipe import RankRule
 

@@ -12,7 +12,7 @@ from herdbook.layout import IMATRIX
 from herdbook.lock import LockedHubFile
 from herdbook.plan.code import TOKENIZERS, Code
 from herdbook.plan.laser import calibration_text
-from herdbook.quantization.mixture import ENDS, is_quantized
+from herdbook.quantization.tensor import ENDS, is_quantized
 from herdbook.recipe.quantize import ComputedImatrix
 from herdbook.sources.purl import HubCommit
 

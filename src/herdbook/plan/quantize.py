@@ -16,8 +16,9 @@ from herdbook.key import SHORT, digest
 from herdbook.plan.code import TOKENIZERS, Code
 from herdbook.quantization.budget import bits_within, smallest
 from herdbook.quantization.methods import METHODS
-from herdbook.quantization.mixture import ENDS, Choices, Traits, choose_types, is_quantized, lacking_matrix
+from herdbook.quantization.mixture import Choices, Traits, choose_types, lacking_matrix
 from herdbook.quantization.split import part_names, runs
+from herdbook.quantization.tensor import ENDS, is_quantized
 from herdbook.quantization.types import TYPES
 from herdbook.recipe.quantize import BudgetedFile, describe
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from herdbook.jsonio import JsonObject
     from herdbook.plan.imatrix import Imatrix
     from herdbook.plan.model import Node
-    from herdbook.quantization.mixture import Typed
+    from herdbook.quantization.tensor import Typed
     from herdbook.recipe import Recipe
     from herdbook.recipe.quantize import QuantizedFile
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook.quantization.effort import is_costly, speed
-from herdbook.quantization.mixture import ENDS
+from herdbook.quantization.tensor import ENDS
 from herdbook.quantization.types import encoding
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from herdbook.plan.quantize import Quantized
-    from herdbook.quantization.mixture import Typed
+    from herdbook.quantization.tensor import Typed
 
 # The least that waiting saves, of the work of the file that waits and of the one that it waits for.
 SHARE = 0.1

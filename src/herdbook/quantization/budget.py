@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from herdbook.quantization.mixture import ENDS, Typed, is_quantized
+from herdbook.quantization.tensor import ENDS, Typed, is_quantized
 from herdbook.quantization.types import TYPES
 
 if TYPE_CHECKING:

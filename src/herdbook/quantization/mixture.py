@@ -7,11 +7,11 @@ that our files equal those that ``llama-quantize`` writes. ``tests/data/quantize
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from herdbook.quantization.tensor import ENDS, Typed, file_order, is_quantized, layer_of
 from herdbook.quantization.types import TYPES, fitting
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ _EIGHT_EXPERTS_Q5 = frozenset(
 )
 # Layers of the models that llama.cpp takes for a 70B: there, eight query heads share a value head, which is small.
 _LAYERS_OF_70B = 80
-ENDS = ("token_embd.weight", "output.weight")
 
 
 @dataclass(frozen=True)
@@ -90,36 +89,6 @@ class Choices:
     matrix: bool = False
 
 
-@dataclass(frozen=True)
-class Typed:
-    """A tensor of a GGUF and its type.
-
-    Args:
-        name: Its name.
-        shape: Its extents, the fastest-moving last.
-        type: Its type.
-        wanted: The type that its rows cannot hold, if it is another one.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    type: str
-    wanted: str = ""
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights."""
-        return math.prod(self.shape)
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the encoded tensor, without padding."""
-        rows = 1
-        for extent in self.shape[:-1]:
-            rows *= extent
-        return rows * TYPES[self.type].row_bytes(self.shape[-1])
-
-
 @dataclass
 class _Counts:
     """How many tensors the rules have seen."""
@@ -129,17 +98,6 @@ class _Counts:
     gate: int = 0
     up: int = 0
     all_values: int = field(default=0)
-
-
-def layer_of(name: str) -> int:
-    """Return the layer that a tensor belongs to; -1 outside the layers."""
-    match = re.match(r"blk\.(\d+)", name)
-    return int(match[1]) if match else -1
-
-
-def file_order(names: Iterable[str]) -> list[str]:
-    """Return names in the order in which llama.cpp writes tensors: by layer, then by name."""
-    return sorted(names, key=lambda name: (layer_of(name), name.encode()))
 
 
 def choose_types(
@@ -169,21 +127,6 @@ def lacking_matrix(tensors: Iterable[Typed], method: Method) -> list[Typed]:
         if tensor.name not in ENDS
         and (TYPES[tensor.type].needs_matrix or (tensor.type == "Q2_K" and method.rules == "Q2_K_S"))
     ]
-
-
-def is_quantized(name: str, shape: tuple[int, ...]) -> bool:
-    """Return whether a tensor is quantized: matrices are; norms, biases and routers stay in F32."""
-    dimensions = len(shape)
-    for extent in shape[:-1]:  # as in ggml, extents of 1 at the slow end do not count
-        if extent != 1:
-            break
-        dimensions -= 1
-    return (
-        dimensions >= 2
-        and name.endswith("weight")
-        and "_norm.weight" not in name
-        and "ffn_gate_inp.weight" not in name
-    )
 
 
 class _Rules:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from herdbook.quantization.mixture import Typed
+    from herdbook.quantization.tensor import Typed
 
 ALIGNMENT = 32
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         RoutingReport,
         Search,
     )
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
 
     # Takes a plan, the subject of the job in it (None for the release as a whole), and the machine.
     Step = Callable[[Plan, Any, Machine], None]

@@ -23,9 +23,10 @@ from herdbook.provenance.slsa import BUILD_TYPE, PROVENANCE_TYPE, codes
 from herdbook.release.finding import Check, Outcome
 from herdbook.release.reader import caught, damaged, derived
 from herdbook.release.sums import follows, format_sums
-from herdbook.verify import pedigree, pins, results, side_files, signature
+from herdbook.verify import pedigree, pins, side_files, signature
 from herdbook.verify.differences import difference
 from herdbook.verify.gguf import check as gguf_headers
+from herdbook.verify.results import check as results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

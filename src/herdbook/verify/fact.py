@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from herdbook.recipe import Recipe
 
 ASSERTED = "asserted"
+# What many facts are derived from, and who asserts others.
+TEXTS = "the author's texts (`rebuild --inputs`)"
+RERUN = "the steps, rerun (a sample)"
+BUILDER = "the builder"
 
 
 def _always(recipe: Recipe) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
     from herdbook.release.finding import Finding
     from herdbook.release.reader import Release
 

@@ -11,7 +11,7 @@ from herdbook.plan.jobs import OF_A_MODEL, RESTORE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
 
 TARGET = "all"  # the workflow's target: no work of its own
 

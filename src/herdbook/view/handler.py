@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from logging import LogRecord
 
     from herdbook.plan import Plan
-    from herdbook.plan.jobs import Job
+    from herdbook.plan.job import Job
     from herdbook.view.build import Build
     from herdbook.view.screen import Lines
 

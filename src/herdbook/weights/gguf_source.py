@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from herdbook.architectures.config import wrong_type
+from herdbook.architectures.gguf_settings import HYPERPARAMETERS
 from herdbook.errors import CheckpointError, HerdbookError, SourceError
 from herdbook.files import dump_json
 from herdbook.layout import CONFIG, GENERATION_CONFIG
@@ -28,18 +29,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
 # By their keys in the header, the settings of config.json, as transformers reads them. That of the rotary embeddings' width is the
 # width of a head only in this family.
-SETTINGS = {
-    "block_count": "num_hidden_layers",
-    "context_length": "max_position_embeddings",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "rope.dimension_count": "head_dim",
-    "rope.freq_base": "rope_theta",
-    "vocab_size": "vocab_size",
-}
+SETTINGS = {**HYPERPARAMETERS, "rope.dimension_count": "head_dim", "vocab_size": "vocab_size"}
 TOKENS = {
     "bos_token_id": "bos_token_id",
     "eos_token_id": "eos_token_id",

@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from herdbook.audit.dense import MOST_SHOWN
 from herdbook.audit.difference import Difference
+from herdbook.audit.outcomes import MOST_SHOWN
 from herdbook.release.finding import Outcome
 from herdbook.steps.merge.as_mergekit import merge_as_mergekit
 from support.strangers import (

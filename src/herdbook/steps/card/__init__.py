@@ -5,7 +5,8 @@ measured by the build, recomputed from a locked source, or asserted by a person.
 
 ===============  =====================================================================================
 ``step``         writes the card and its figures
-``context``      gathers the facts as frozen dataclasses
+``context``      the facts as frozen dataclasses
+``gathering``    gathers them
 ``files``        the files that it lists
 ``origins``      sources, and the models that the build made
 ``results``      reads measurements, chooses each task's main metric

@@ -36,7 +36,7 @@ from herdbook.recipe import Adapter, Compress, Laser, Merge, Moe
 from herdbook.recipe.rank import rank_rule
 from herdbook.steps.card import results
 from herdbook.steps.card.benchmarks import benchmark_texts
-from herdbook.steps.card.context import Facts, gather
+from herdbook.steps.card.gathering import gather
 from herdbook.steps.card.notice import license_texts, notice
 from herdbook.steps.card.origins import note
 from herdbook.steps.card.rendering import own_templates, render_encoded, render_quantized, render_text
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from herdbook.comparison.verdict import Comparison
     from herdbook.plan import Node, Plan
+    from herdbook.steps.card.context import Facts
     from herdbook.steps.card.lasered import Lasered
     from herdbook.steps.card.routed import RoutingFacts
     from herdbook.steps.laser.evidence import SpectrumSummary

@@ -11,10 +11,11 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType, GGUFValueType
 from gguf.utility import size_label
 
-from herdbook.architectures.conversion import HYPERPARAMETERS, TOKENIZERS, attention_factor, scaled_by
+from herdbook.architectures.conversion import TOKENIZERS, attention_factor, scaled_by
 from herdbook.architectures.dense import rope_of
 from herdbook.architectures.gguf_equivalent import as_converted
 from herdbook.architectures.gguf_forms import form_of
+from herdbook.architectures.gguf_settings import WITH_EXPERTS
 from herdbook.architectures.gguf_tensors import ROPE_FREQUENCIES, derived, gguf_architecture, rope_frequencies
 from herdbook.architectures.layers import FULL
 from herdbook.errors import StepError
@@ -109,7 +110,7 @@ def _misread(file: GgufFile, config: Mapping[str, Any]) -> Iterator[str]:
     form, config = form_of(config), as_converted(config)
     rope = config.get("rope_parameters") or {}
     rope = rope.get(FULL, rope)
-    for name, theirs in HYPERPARAMETERS.items():
+    for name, theirs in WITH_EXPERTS.items():
         if form and name in form.unwritten:
             continue
         key = f"{form.architecture if form else ''}.{name}"

@@ -10,7 +10,7 @@ from gguf.quants import dequantize
 
 from herdbook.progress import track
 from herdbook.quantization.budget import allocate, candidates
-from herdbook.quantization.mixture import is_quantized
+from herdbook.quantization.tensor import is_quantized
 from herdbook.steps.quantize.encode import encode
 from herdbook.steps.quantize.model_folder import read_folder
 from herdbook.steps.quantize.source import Weights, tensors_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from herdbook.architectures.gguf_tensors import TensorLayout
-    from herdbook.quantization.mixture import Typed
+    from herdbook.quantization.tensor import Typed
     from herdbook.steps.quantize.model_folder import ModelFolder
     from herdbook.weights.imatrix import ImportanceMatrix
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from herdbook.architectures.conversion import HYPERPARAMETERS, attention_factor, original_length, scaled_by
+from herdbook.architectures.conversion import attention_factor, original_length, scaled_by
 from herdbook.architectures.defaults import default_of, value_of
 from herdbook.architectures.dense import rope_of
 from herdbook.architectures.gguf_forms import EXPERT_COUNTS
+from herdbook.architectures.gguf_settings import WITH_EXPERTS
 from herdbook.architectures.layers import FULL, SLIDING
 from herdbook.verify.gguf.model import May, Unknown
 
@@ -161,7 +162,7 @@ _SCALING = {
 ROWS: tuple[tuple[str, Callable[[Model], Value | May | Unknown | None]], ...] = (
     *(
         (key, _OTHERWISE.get(key) or partial(_number, (name,), float if name in _FLOATS else int))
-        for key, name in HYPERPARAMETERS.items()
+        for key, name in WITH_EXPERTS.items()
     ),
     *((key, partial(_number, names, int)) for key, names in _MORE.items()),
     ("vocab_size", _rows),

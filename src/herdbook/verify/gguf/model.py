@@ -13,7 +13,7 @@ from herdbook.architectures.gguf_tensors import gguf_architecture
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from herdbook.architectures.gguf_forms import Form
+    from herdbook.architectures.gguf_form import Form
     from herdbook.weights.gguf_header import Listed, Value
 
 

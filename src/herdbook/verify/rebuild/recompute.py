@@ -77,7 +77,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
 
 def _card(workspace: Workspace, release: Release) -> Iterator[Finding]:
     """Check that the card, its figures and its leaderboard ranks follow from records, measurements and snapshots."""
-    from herdbook.steps.card.context import gather
+    from herdbook.steps.card.gathering import gather
     from herdbook.steps.card.step import card_texts
 
     workspace.code.require_installed(CARD_CODE.describe())
