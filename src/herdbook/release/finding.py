@@ -89,7 +89,8 @@ class Check:
 
     def error(self, subject: str, error: Exception, **about: Unpack[About]) -> Finding:
         """Return the finding for an error; see ``outcome_of``."""
-        return Finding(self.level, self.name, subject, outcome_of(error), message(error), **about)
+        detail = message(error).removeprefix(f"{subject}: ")
+        return Finding(self.level, self.name, subject, outcome_of(error), detail, **about)
 
 
 def outcome_of(error: Exception) -> Outcome:
