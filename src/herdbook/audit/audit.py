@@ -92,7 +92,8 @@ class Audit:
             begin: Called with the heading, before the first finding.
         """
         started, before = time.monotonic(), TRAFFIC.received_bytes
-        findings, unproven = [], []
+        findings: list[Finding] = []
+        unproven: list[Finding] = []
         for finding in guarded(ABOUT, self.name, self._check):
             if not findings and not unproven:
                 begin(self.heading)
