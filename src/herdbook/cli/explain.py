@@ -93,6 +93,10 @@ def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
     ):
         if selected:
             return selected
+    if completion.is_recipe(path):
+        raise RecipeError(
+            f"{target}: is a recipe, and no target in one; name it with {repository.RECIPE_OPTION} {target}"
+        )
     targets = sorted({name for job in jobs for name in (job.rule, *job.models, *job.labels) if name})
     hint = did_you_mean(target, targets) or f". Targets are {', '.join(targets)}, or a file"
     raise RecipeError(f"no target has the name {target!r}{hint}")

@@ -94,7 +94,7 @@ PLACE_OR_FILE = _PlaceOrFile()
 PUBLIC_KEY = _PublicKey()
 
 recipe_if_needed = click.option(
-    "--recipe",
+    repository.RECIPE_OPTION,
     type=FILE,
     metavar="FILE",
     envvar=settings.RECIPE.variable,
@@ -154,7 +154,8 @@ def named(recipe: Path | None) -> Path:
             f"{repository.FILE} names no recipe" if repository.FILE.exists() else f"no {repository.FILE} here"
         )
         raise RecipeError(
-            f"{configured}: run in a repository of recipes (`herdbook new` makes one), or name a recipe{_others()}"
+            f"{configured}: run in a repository of recipes (`herdbook new` makes one), or name a recipe "
+            f"with {repository.RECIPE_OPTION}{_others()}"
         )
     if not recipe.exists():
         others = completion.found_recipes(str(recipe.parent))
