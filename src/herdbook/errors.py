@@ -157,6 +157,13 @@ class CacheError(HerdbookError):
     exit_status = 11
 
 
+def message(error: BaseException) -> str:
+    """Return what an error says; one of the system with its file, and without its number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
 class Gathered:
     """The errors of things that do not depend on each other, so that one does not hide the others.
 

@@ -8,6 +8,7 @@ A file without a note is accepted: an earlier version made it, or its job was in
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from herdbook import jsonio, limits
@@ -53,16 +54,35 @@ def note_digests(layout: Layout, job: Job, digests: Mapping[Path, str]) -> None:
         write_json(layout.made(job.rule, job.id), {"key": job.key, "files": files})
 
 
-def check(layout: Layout, jobs: Iterable[Job], paths: Iterable[Path]) -> None:
-    """Check that files are as the jobs that made them left them.
+@dataclass(frozen=True)
+class Edited:
+    """A file that is not as its job left it.
+
+    Args:
+        path: The file.
+        job: The job.
+        expected: The digest that the job noted.
+        found: The digest that it has.
+    """
+
+    path: Path
+    job: Job
+    expected: str
+    found: str
+
+    @property
+    def text(self) -> str:
+        """That it was changed, for a message."""
+        return f"{self.path}: was changed after `{self.job.name}` made it"
+
+
+def edited(layout: Layout, jobs: Iterable[Job], paths: Iterable[Path]) -> list[Edited]:
+    """Return the files that are not as the jobs that made them left them.
 
     Args:
         layout: The paths of the results.
         jobs: The jobs of the plan.
         paths: The files; those that are missing, and those that no job makes, are not looked at.
-
-    Raises:
-        StepError: If some were changed; each is named, with its job.
     """
     makers = {path: job for job in jobs for path in job.outputs}
     notes: dict[Job, dict[str, str]] = {}
@@ -75,16 +95,32 @@ def check(layout: Layout, jobs: Iterable[Job], paths: Iterable[Path]) -> None:
             notes[job] = _read(layout, job)
         noted = notes[job].get(_name(layout, path))
         if noted and noted != (found := sha256_file(path)):
-            changed.append(
-                f"{path}: was changed after `{job.name}` made it: expected sha256 {noted}, found {found}"
-            )
-    if changed:
-        it = "it" if len(changed) == 1 else "them"
-        raise StepError(
-            "\n".join(changed)
-            + f"\nA release has nothing that its steps did not make. Delete {it} and build again; what should be different is changed in the "
-            "recipe, or in the card's templates."
-        )
+            changed.append(Edited(path, job, noted, found))
+    return changed
+
+
+def advice(count: int) -> str:
+    """Return what to do about changed files."""
+    return (
+        f"A release has nothing that its steps did not make. Delete {'it' if count == 1 else 'them'} and build again; what should be "
+        "different is changed in the recipe, or in the card's templates."
+    )
+
+
+def check(layout: Layout, jobs: Iterable[Job], paths: Iterable[Path]) -> None:
+    """Check that files are as the jobs that made them left them.
+
+    Args:
+        layout: The paths of the results.
+        jobs: The jobs of the plan.
+        paths: The files, see ``edited``.
+
+    Raises:
+        StepError: If some were changed; each is named, with its job.
+    """
+    if changed := edited(layout, jobs, paths):
+        lines = [f"{one.text}: expected sha256 {one.expected}, found {one.found}" for one in changed]
+        raise StepError("\n".join([*lines, advice(len(changed))]))
 
 
 def _is_noted(job: Job, path: Path) -> bool:

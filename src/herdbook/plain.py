@@ -33,6 +33,18 @@ _ADVICE = "only plain files are read. If the links in a copy are your own, make 
 _NOT_PLAIN = {errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.ENXIO}
 
 
+class OverfullError(UnverifiedError):
+    """A folder has more files and folders than any release or model, so not all of them were looked at.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder}: has more than {limits.FILES:,} files and folders, so it was not read")
+        self.folder = folder
+
+
 class Stamp(NamedTuple):
     """The file system's description of a file, which differs after every change of its content."""
 
@@ -65,7 +77,7 @@ def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Yield all that a folder contains, folders apart: the name below it, and the file system's description of it. Links are not followed.
 
     Raises:
-        VerificationError: If it has more files and folders than any release.
+        OverfullError: If it has more files and folders than any release.
         UnverifiedError: If a folder cannot be read.
     """
     found, waiting = 0, [""]
@@ -81,9 +93,7 @@ def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
             for entry in entries:
                 found += 1
                 if found > limits.FILES:
-                    raise VerificationError(
-                        f"{folder}: has more than {limits.FILES:,} files and folders; is it the folder of a release?"
-                    )
+                    raise OverfullError(folder)
                 name = f"{parent}/{entry.name}" if parent else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(name)

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -288,31 +289,71 @@ def test_who_may_not_is_told_before_anything_is_sent(hub, tmp_path, monkeypatch,
     assert hub.repos == {}
 
 
-def test_all_that_speaks_against_it_is_told_at_once(hub, tmp_path):
+def test_all_that_the_hub_says_against_it_is_told_at_once(hub, tmp_path):
     hub.add_repo(REPO, {"README.md": b"x"}, private=True)
     hub.tag(REPO, "v1")
-    release = dummy_release.write(
-        tmp_path,
-        sources={"base": "cc-by-nc-4.0"},
-        gated={"base": "auto"},
-        publish={"tag": "v1"},
-    )
-    (release.folder / "left.over").write_text("x")
-    release = local.read(release.folder)
+    card = b"---\nlicense: mit\nbase_model_relation: cousin\n---\n"
     with pytest.raises(StepError) as refused:
-        publish(release)
+        publish(dummy_release.write(tmp_path, publish={"tag": "v1"}, files={"README.md": card}))
     text = str(refused.value)
     for part in (
+        "is private, but publish.private is false",
+        "the tag v1 is already at",
+        "the Hub rejects its front matter",
+    ):
+        assert part in text
+    assert written(hub) == []
+
+
+@pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "publish"])
+def test_what_is_wrong_here_is_told_at_once_without_the_hub(hub, tmp_path, monkeypatch, capsys, dry_run):
+    release = dummy_release.write(
+        tmp_path,
+        sources={"base": "cc-by-nc-4.0", "other": None},
+        gated={"base": "auto"},
+        publish={"tag": "v1"},
+        files={"README.md": b"---\nlicense: [\n---\n"},
+    )
+    (release.folder / "left.over").write_text("x")
+    with pytest.raises(StepError) as refused:
+        publish(local.read(release.folder))
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setenv(SIGNING_KEY.variable, str(tmp_path / "absent.key"))
+    arguments = ["--repo", "keeper/a b", *(["--dry-run"] if dry_run else [])]
+    assert main(["publish", "--release", str(release.folder), *arguments]) == 7
+    shown = capsys.readouterr()
+    parts = [
         "left.over: is not listed in SHA256SUMS",
         "models.base: ",
         "release.waivers {source: base, obligation: ",
         "models.base (folder:base, access after accepting terms) is gated; publishing",
         "publish.gated {by, because}",
-        "is private, but publish.private is false",
-        "the tag v1 is already at",
+        "README.md: its front matter: ",
+    ]
+    for part in parts:
+        assert part in str(refused.value)
+        assert part in (shown.out if dry_run else shown.err)
+    assert "'keeper/a b' is not a valid repository name" in shown.out + shown.err
+    if dry_run:
+        assert all(line.startswith("refused: ") for line in shown.out.splitlines())
+    else:
+        assert "token: none is configured" in shown.err
+        assert "absent.key: cannot be read" in shown.err
+    assert hub.requests == []
+
+
+def test_a_card_that_is_no_text_or_missing_is_told_without_the_hub(hub, tmp_path):
+    for number, (files, said) in enumerate(
+        [({"README.md": b"\xff\xfe"}, "README.md: is not a text in UTF-8"), ({}, "has no README.md")]
     ):
-        assert part in text
-    assert written(hub) == []
+        release = dummy_release.write(tmp_path / str(number), files=files)
+        if not files:
+            release = replace(
+                release, files={name: file for name, file in release.files.items() if name != "README.md"}
+            )
+        with pytest.raises(StepError, match=said):
+            publish(release)
+    assert hub.requests == []
 
 
 def test_waivers_let_it_pass_and_stand_in_the_published_recipe(hub, tmp_path):

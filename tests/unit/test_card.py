@@ -413,6 +413,17 @@ def test_card_is_the_same_twice_and_tells_no_path(plan, card):
     assert all(str(plan.recipe_path.parent) not in text for text in step.card_texts(plan).values())
 
 
+def test_a_card_names_pip_only_with_the_project_s_address(plan, card, monkeypatch):
+    """A name alone may be anybody's on an index, or nobody's."""
+    assert "pip install herdbook" not in card
+    assert re.search(r"^Herdbook [^ ]+ checks this, without", card, re.MULTILINE)
+    monkeypatch.setattr(rendering, "homepage", lambda: "https://herdbook.example")
+    found = step.card_texts(plan)["README.md"]
+    (line,) = re.findall(r"^\[Herdbook .*checks this, without.*$", found, re.MULTILINE)
+    assert "(<https://herdbook.example>)" in line
+    assert "(`pip install herdbook==" in line
+
+
 def test_figures_are_xml_and_name_every_model(plan):
     texts = step.card_texts(plan)
     assert set(texts) == set(card_files(plan))

@@ -338,6 +338,20 @@ def test_a_place_that_is_neither_here_nor_on_the_hub_is_named_as_both(local_hub_
     assert "there is no folder nope/none here, so it was looked up on the Hub" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["publish", "attest", "gc", "release"])
+def test_a_recipe_where_none_is_an_argument_leads_to_the_option(recipe, monkeypatch, capsys, command):
+    monkeypatch.setenv("HERDBOOK_RECIPE", str(recipe))
+    assert run(command, str(recipe)) == 2
+    assert f"--recipe {recipe}" in capsys.readouterr().err
+
+
+def test_a_release_where_it_is_no_argument_leads_to_the_option(tmp_path, capsys):
+    assert run("publish", str(tmp_path)) == 2
+    assert f"A release is named by an option here: --release {tmp_path}" in capsys.readouterr().err
+    assert run("attest", str(tmp_path)) == 2
+    assert "--release" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["lock", "plan", "refresh"])
 def test_two_recipes_are_one_too_many(capsys, command):
     assert run(command, "a.yaml", "--recipe", "b.yaml") == 2

@@ -316,6 +316,12 @@ def test_targets(root, explain, capsys):
     assert "no target has the name 'lasr'; did you mean 'laser'?" in capsys.readouterr().err
 
 
+def test_a_recipe_is_no_target(root, capsys):
+    shutil.copy("r.yaml", "other.yaml")
+    assert cli.main(["explain", "other.yaml", "--recipe", "r.yaml"]) == 2
+    assert "is a recipe, and no target in one; name it with --recipe other.yaml" in capsys.readouterr().err
+
+
 def test_differences_of_parameters():
     def said(before, now):
         return list(changed_parameters(before, now))

@@ -191,6 +191,45 @@ def test_a_release_edited_together_with_its_checksums_is_not_published(capsys):
     assert not Path("there").exists()
 
 
+@pytest.mark.usefixtures("copy")
+def test_explain_names_what_was_edited_and_who_is_refused_because_of_it(capsys):
+    def explained(*target):
+        assert main(["explain", *target]) == 0
+        heads, lines = {}, capsys.readouterr().out.splitlines()
+        for line in lines:
+            if not line.startswith("  ") and ": " in line:
+                name, _, heads[name.partition("-")[0]] = line.partition(": ")
+        return heads, lines
+
+    heads, lines = explained()
+    assert set(heads.values()) == {"up to date", "would be built"}  # the verification was not done
+    assert not any("Delete" in line for line in lines)
+    card = Path("results/Tiny/card/README.md")
+    (behind,) = Path("results/models").glob("base-*/tokenizer_config.json")
+    for path in (card, behind):
+        path.write_text(path.read_text() + " ")
+    heads, lines = explained()
+    refused = {name for name, state in heads.items() if "would be refused" in state}
+    edited = {name for name, state in heads.items() if "changed by hand" in state}
+    assert refused == {"assemble cut", "release"}
+    assert edited == {"files base", "assemble cut", "card"}  # what `cut` takes over is a link
+    assert f"  {card}: was changed after `card` made it" in lines
+    assert f"  reads {card}: was changed after `card` made it" in lines
+    assert "Delete them and build again" in lines[-1]
+    for rule in ("assemble", "release"):
+        assert step(of_rule(rule)) == 7  # as it was told
+    capsys.readouterr()
+    assert explained("release")[0] == {"release": "would be refused"}
+    sums = Path("results/Tiny/release/SHA256SUMS")
+    sums.write_text(sums.read_text() + " ")
+    assert explained("verify")[0] == {"verify": "would be built"}  # which says itself what is wrong
+    assert explained("attest")[0] == {"attest": "would be refused"}
+    card.unlink()
+    heads, lines = explained("card")
+    assert heads == {"card": "would be rebuilt"}
+    assert f"  {card} is missing" in lines
+
+
 @pytest.mark.parametrize("damaged", ["shard", "card", "claims", "recipe"])
 @pytest.mark.usefixtures("copy")
 def test_verification_names_what_to_delete_to_repair_a_release(damaged, capsys):

@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from herdbook import limits
 from herdbook.cli.main import main
 from herdbook.errors import StepError
 from herdbook.files import sha256_file
@@ -268,6 +269,10 @@ def test_an_edited_file_is_one_finding(folder):
 def test_what_is_no_release_is_told_once_with_what_was_looked_for_and_what_else_there_is(tmp_path, capsys):
     assert main(["verify", str(tmp_path)]) == 2  # nothing was verified, and nothing was forged
     (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"herdbook verify: {tmp_path}: is not a release of Herdbook: it is empty"
+    (tmp_path / "notes.txt").touch()
+    assert main(["verify", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.count("is not a release of Herdbook") == 1
     assert "it has none of SHA256SUMS, claims.jsonl" in line
     assert f"herdbook audit {tmp_path}" in line
@@ -295,6 +300,87 @@ def test_a_release_without_its_checksums_is_no_mere_folder(tmp_path, capsys, lef
     (tmp_path / left).touch()
     assert main(["verify", str(tmp_path)]) == 8
     assert f"has no SHA256SUMS, although it has {left}" in capsys.readouterr().out
+
+
+def test_the_folder_of_a_recipe_is_no_release_that_lost_its_checksums(tmp_path, capsys):
+    for name in ("recipe.yaml", "recipe.lock.json", "README.md"):
+        (tmp_path / name).touch()
+    assert main(["verify", f"{tmp_path}/"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}: is not a release, but the folder of a recipe" in line
+    assert "build it with `snakemake`" in line
+    assert (
+        main(["verify", str(tmp_path), "--expect", "a" * 64]) == 8
+    )  # who demands a digest does not mean a recipe
+    capsys.readouterr()
+    (tmp_path / "results/Mine/release").mkdir(parents=True)
+    for name in ("SHA256SUMS", "claims.jsonl"):
+        (tmp_path / "results/Mine/release" / name).touch()
+    assert main(["verify", str(tmp_path)]) == 2
+    assert f"a release is in {tmp_path}/results/Mine/release" in capsys.readouterr().err
+    for lost in ("config.json", "Tiny.Q8_0.gguf", "claims.jsonl"):
+        (tmp_path / lost).touch()
+        assert main(["verify", str(tmp_path)]) == 8, lost
+        assert "has no SHA256SUMS, although" in capsys.readouterr().out
+        (tmp_path / lost).unlink()
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "said"),
+    [
+        ([], 2, "has more than 5 files and folders, and is not a release itself. Name the folder"),
+        (
+            ["results/A/release/SHA256SUMS"],
+            2,
+            "is not a release itself: a release is in {0}/results/A/release",
+        ),
+        (["recipe.yaml", "recipe.lock.json"], 2, "is not a release, but the folder of a recipe"),
+        (["SHA256SUMS"], 8, "more than a release can have: others are among its own"),
+        (["recipe.yaml", "recipe.lock.json", "claims.jsonl"], 8, "more than a release can have"),
+        (["provenance/records/a.json"], 8, "more than a release can have"),
+    ],
+)
+def test_too_many_files_are_told_of_a_release_and_of_what_is_none(
+    tmp_path, monkeypatch, capsys, files, status, said
+):
+    monkeypatch.setattr(limits, "FILES", 5)
+    for name in [*files, *map(str, range(6))]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert main(["verify", str(tmp_path)]) == status
+    shown = capsys.readouterr()
+    assert said.format(tmp_path) in shown.out + shown.err
+    assert main(["audit", str(tmp_path)]) == 9
+    assert "has more than 5 files and folders, so it was not read" in capsys.readouterr().out
+
+
+def test_checksums_that_are_a_link_are_named_and_the_repository_of_the_copy(folder, tmp_path, capsys):
+    """As the Hub's client keeps what it downloads."""
+    snapshot = tmp_path / f"models--herd--tiny/snapshots/{'c' * 40}"
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        link = snapshot / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    assert main(["verify", str(snapshot)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{snapshot}: SHA256SUMS is a link; only plain files are read" in line
+    assert "`cp -rL`" in line
+    assert line.endswith(f"herdbook verify herd/tiny@{'c' * 40}")
+    (snapshot / "claims.jsonl").unlink()
+    (snapshot / "claims.jsonl").touch()
+    assert main(["verify", str(snapshot)]) == 8
+    assert "SHA256SUMS is a link" in capsys.readouterr().out
+
+
+def test_a_file_that_may_not_be_read_is_unverified_in_words_of_the_system(folder, monkeypatch, capsys):
+    def refuse(self, name, *_):
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr("herdbook.release.subject.FolderSubject.read_range", refuse)
+    assert main(["verify", str(folder)]) == 9
+    shown = capsys.readouterr().out
+    assert f"unverified release: {folder}: SHA256SUMS: Permission denied" in shown
+    assert "Errno" not in shown
 
 
 def test_what_lost_all_that_was_demanded_of_it_fails_as_a_forgery_does(tmp_path, capsys):

@@ -43,6 +43,10 @@ SOURCE = Check(LEVEL, "source")
 LAYOUT = Check(LEVEL, "layout")
 
 
+def _ignore(_: str) -> None:
+    pass
+
+
 class Audit:
     """An audit of a merge.
 
@@ -64,18 +68,35 @@ class Audit:
     ) -> None:
         self.name, self.config, self.ggufs, self.options = name, config, ggufs, options
         self.candidates = candidates
+        self.released = False
         self.opened: list[Subject] = []
         self.sources: dict[str, Model] = {}
 
-    def run(self, report: Callable[[Finding], None]) -> LevelResult:
+    @property
+    def heading(self) -> str:
+        """What is compared with what, in a line for a terminal; known once the model was opened, with the commit."""
+        if self.released:
+            return visible.line(f"{LEVEL}: nothing is compared: {self.name} is a release of Herdbook")
+        if self.candidates:
+            one = "is it made of it" if len(self.candidates) == 1 else "which of them is it made of"
+            listed = humanize.joined(self.candidates)
+            return visible.line(f"{LEVEL}: {self.name} is compared with {listed}: {one}?")
+        named = str(self.config) if self.config else "its own mergekit configuration"
+        return visible.line(f"{LEVEL}: {self.name} is compared with the models that {named} names")
+
+    def run(self, report: Callable[[Finding], None], begin: Callable[[str], None] = _ignore) -> LevelResult:
         """Run the audit.
 
         Args:
             report: Called with each finding as soon as it is known; unproven statements come last.
+            begin: Called with the heading, before the first finding.
         """
         started, before = time.monotonic(), TRAFFIC.received_bytes
-        findings, unproven = [], []
+        findings: list[Finding] = []
+        unproven: list[Finding] = []
         for finding in guarded(ABOUT, self.name, self._check):
+            if not findings and not unproven:
+                begin(self.heading)
             if finding.check == UNPROVEN.name:
                 unproven.append(finding)
             else:
@@ -95,7 +116,11 @@ class Audit:
         try:
             subject = self._open(open_subject(self.name))
             if is_release(subject.files) and not (self.config or self.candidates):
-                detail = f"is a release of Herdbook, with records of all that it was made from: herdbook verify {self.name}"
+                self.released = True
+                detail = (
+                    f"has records of all that it was made from, which are verified: herdbook verify {self.name}. To compare it with "
+                    "models all the same, name them: --candidates MODEL..., or --config FILE"
+                )
                 yield SUBJECT.unverified(subject.name, detail)
                 return
             merge = open_model(subject)

@@ -105,7 +105,7 @@ def command(
     """
     from herdbook import humanize
     from herdbook.audit.audit import Audit, line
-    from herdbook.audit.level import ABOUT, UNPROVEN
+    from herdbook.audit.level import UNPROVEN
     from herdbook.release.finding import Options
     from herdbook.verify import report
 
@@ -130,9 +130,8 @@ def command(
         printed.add(finding.check)
         say(line(finding))
 
-    say(f"{ABOUT.name}: {ABOUT.proves}")
     audit = Audit(model, config, gguf, chosen, candidates)
-    results = [audit.run(report_finding)]
+    results = [audit.run(report_finding, say)]
     say(f"{humanize.size(results[0].read_bytes)} read in {results[0].seconds:.1f} s")
     reports.write(audit.name, results, chosen)
     say(report.closing(audit.name, results))

@@ -29,14 +29,13 @@ def command(first: str, second: str, json: Path | None) -> None:
     """
     from herdbook.cli.output import write_report
     from herdbook.explain.releases import differences
-    from herdbook.release.reader import Release
-    from herdbook.release.subject import open_subject
+    from herdbook.release.reader import open_release
     from herdbook.visible import say
 
     releases = []
     for place in (first, second):
         try:
-            releases.append(Release(open_subject(place)))
+            releases.append(open_release(place))
         except SourceError as error:
             if Path(place).is_dir():
                 raise

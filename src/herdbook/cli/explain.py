@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from herdbook.plan.job import Job
 
+VERIFY = "verify"  # which reads a release as anybody does, and says what is wrong with it
+
 
 @click.command(
     cls=repository.Command,
@@ -32,9 +34,13 @@ if TYPE_CHECKING:
 def command(target: str, recipe: Path, results: Path) -> None:
     """Explain whether a build would run a job, and why.
 
+    Also names files that were changed by hand since a job made them: what reads
+    them is refused.
+
     TARGET is a file below the results, a model, a rule, a job from the list of
     `herdbook plan`, or "all", which is the default.
     """
+    from herdbook import made
     from herdbook import plan as plans
     from herdbook.cache.step import available
     from herdbook.explain.verdict import Verdict
@@ -43,12 +49,22 @@ def command(target: str, recipe: Path, results: Path) -> None:
     plan = plans.load(recipe, results)
     verdict = Verdict(plan, configured_signer(), available(plan, writes=False))
     told: set[Job] = set()
-    for job in _find(target, verdict.jobs, results):
-        say(f"{job.name}: {verdict.sentence(job)}")
+    selected = _find(target, verdict.jobs, results)
+    paths = dict.fromkeys(path for job in selected for path in (*job.outputs, *job.inputs))
+    edits = {one.path: one for one in made.edited(plan.layout, verdict.jobs, paths)}
+    for job in selected:
+        own = [edits[path] for path in job.outputs if path in edits]
+        read = [edits[path] for path in job.inputs if path in edits and job.rule != VERIFY]
+        states = [verdict.sentence(job)] if job in verdict.run or not (own or read) else []
+        states += ["changed by hand"] * bool(own) + ["would be refused"] * bool(read)
+        say(f"{job.name}: {', '.join(states)}")
+        say(*(f"  {one.text}" for one in own), *(f"  reads {one.text}" for one in read))
         if job in verdict.run:
             for reason in verdict.reasons(job, told):
                 say(f"  {reason}")
             told.add(job)
+    if edits:
+        say(made.advice(len(edits)))
 
 
 def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
@@ -77,6 +93,10 @@ def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:
     ):
         if selected:
             return selected
+    if completion.is_recipe(path):
+        raise RecipeError(
+            f"{target}: is a recipe, and no target in one; name it with {repository.RECIPE_OPTION} {target}"
+        )
     targets = sorted({name for job in jobs for name in (job.rule, *job.models, *job.labels) if name})
     hint = did_you_mean(target, targets) or f". Targets are {', '.join(targets)}, or a file"
     raise RecipeError(f"no target has the name {target!r}{hint}")

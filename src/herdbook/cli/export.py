@@ -43,10 +43,10 @@ def command(format: str, release: str, to: Path, published: datetime) -> None:  
     from herdbook import progress
     from herdbook.export.archive import pack
     from herdbook.export.crate import METADATA
-    from herdbook.release.subject import open_subject
+    from herdbook.release.reader import open_release
     from herdbook.visible import say
 
-    subject = open_subject(release)
+    subject = open_release(release).subject
     copied, referenced, left_out = pack(subject, to, published.date().isoformat())
     for line in left_out:
         progress.say(line)

@@ -51,11 +51,12 @@ class _Place(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text, if it can be a place."""
-        from herdbook.release.subject import can_be_opened, why_not_opened
+        from herdbook.release.subject import can_be_opened
+        from herdbook.release.unopened import not_opened
 
         text = str(value)
         if not can_be_opened(text):
-            self.fail(f"{text}: {why_not_opened(text)}", param, ctx)
+            self.fail(not_opened(text), param, ctx)
         return text
 
 
@@ -64,7 +65,9 @@ class _PlaceOrFile(_Place):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text, if it can be a place or is a file."""
-        return str(value) if Path(str(value)).is_file() else super().convert(value, param, ctx)
+        from herdbook.release.unopened import is_file
+
+        return str(value) if is_file(str(value)) else super().convert(value, param, ctx)
 
 
 class _PublicKey(click.Path):
@@ -91,7 +94,7 @@ PLACE_OR_FILE = _PlaceOrFile()
 PUBLIC_KEY = _PublicKey()
 
 recipe_if_needed = click.option(
-    "--recipe",
+    repository.RECIPE_OPTION,
     type=FILE,
     metavar="FILE",
     envvar=settings.RECIPE.variable,
@@ -151,7 +154,8 @@ def named(recipe: Path | None) -> Path:
             f"{repository.FILE} names no recipe" if repository.FILE.exists() else f"no {repository.FILE} here"
         )
         raise RecipeError(
-            f"{configured}: run in a repository of recipes (`herdbook new` makes one), or name a recipe{_others()}"
+            f"{configured}: run in a repository of recipes (`herdbook new` makes one), or name a recipe "
+            f"with {repository.RECIPE_OPTION}{_others()}"
         )
     if not recipe.exists():
         others = completion.found_recipes(str(recipe.parent))

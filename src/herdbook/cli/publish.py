@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from herdbook.cli import options, repository
-from herdbook.errors import StepError
+from herdbook.errors import Gathered, NoReleaseError, StepError
 from herdbook.humanize import plural
 from herdbook.visible import say
 
@@ -53,27 +53,19 @@ def command(
     The commit is read back, compared and tagged; then a signed claim about it is
     added. Publishing a second time changes nothing.
     """
-    from herdbook import made, progress
-    from herdbook import plan as plans
+    from herdbook import progress
     from herdbook.files import write_json
-    from herdbook.plan.job import find
-    from herdbook.plan.jobs import all_jobs
-    from herdbook.publish import local, preflight, step
+    from herdbook.publish import step
     from herdbook.signing.signer import configured_signer, line
 
     notes: dict[Path, Path] = {}  # where each release's publication is noted
     if folder is None:
-        plan = plans.load(options.named(recipe), results)
-        jobs = all_jobs(plan)
-        for one in plan.editions:
-            preflight.check_made_by(one)
-            notes[one.layout.release_folder] = one.layout.publication
-        made.check(plan.layout, jobs, find(jobs, "release").outputs)
+        notes = _built(recipe, results)
         if len(notes) > 1 and (repo or to):
             raise click.UsageError(
                 f"the recipe makes {' and '.join(map(str, notes))}: with --repo or --to, name one with --release"
             )
-    releases = [local.read(one) for one in ([folder] if folder else notes)]
+    releases = _read([folder] if folder else list(notes))
     for note in [note for release in releases for note in release.ignored]:
         progress.say(note)
     if to:
@@ -87,11 +79,16 @@ def command(
                 f"note: the card and its commands name {named}, as the recipe does, and not {place}: to change that, set the "
                 "repository in the recipe and rebuild"
             )
+    signer, problems = None, []
+    try:
+        signer = None if dry_run else configured_signer()
+    except StepError as error:
+        problems.append(str(error))
+    _refuse_known(places, problems, dry_run=dry_run)
     if dry_run or len(places) > 1:  # of two releases, neither is published if the other cannot be
         _check(places, shown=dry_run)
     if dry_run:
         return
-    signer = configured_signer()
     for release, place in places:
         publication = step.publish(
             release, place, lambda claim: line(claim, signer).decode().rstrip("\n"), progress.say
@@ -102,8 +99,77 @@ def command(
         _lead_here(release, place)
 
 
+def _built(recipe: Path | None, results: Path) -> dict[Path, Path]:
+    """Return the folders of the releases that a recipe makes, each with the file where its publication is noted.
+
+    Raises:
+        NoReleaseError: If they are not built.
+        StepError: If they were made from another recipe, or edited; all of it is reported at once.
+    """
+    from herdbook import made
+    from herdbook import plan as plans
+    from herdbook.plan.job import find
+    from herdbook.plan.jobs import all_jobs
+    from herdbook.publish import preflight
+
+    plan = plans.load(options.named(recipe), results)
+    folders = [one.layout.release_folder for one in plan.editions]
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise NoReleaseError(
+            f"{' and '.join(map(str, missing))}: not built yet. Run `snakemake --cores all` first, then publish"
+        )
+    gathered = Gathered()
+    for one in plan.editions:
+        with gathered.one():
+            preflight.check_made_by(one)
+    with gathered.one():
+        jobs = all_jobs(plan)
+        made.check(plan.layout, jobs, find(jobs, "release").outputs)
+    gathered.end()
+    return {one.layout.release_folder: one.layout.publication for one in plan.editions}
+
+
+def _read(folders: list[Path]) -> list[LocalRelease]:
+    """Return releases with all their files hashed. Raises as ``local.read``, for all at once."""
+    from herdbook.publish import local
+
+    gathered = Gathered()
+    releases = []
+    for folder in folders:
+        with gathered.one():
+            releases.append(local.read(folder))
+    gathered.end()
+    return releases
+
+
+def _refuse_known(
+    places: list[tuple[LocalRelease, str | None]], problems: list[str], *, dry_run: bool
+) -> None:
+    """Refuse what is known to be wrong without the Hub, before it is contacted.
+
+    Args:
+        places: The releases, each with its repository.
+        problems: Problems with the signer.
+        dry_run: Whether nothing is to be published; then a missing token is no problem.
+
+    Raises:
+        StepError: With all problems.
+    """
+    from herdbook.publish import preflight, step
+
+    for release, place in places:
+        problems += step.known_problems(release, place)
+        if place and not dry_run:
+            problems += preflight.of_token(place)
+    if problems and dry_run:
+        say(*(f"refused: {problem}" for problem in dict.fromkeys(problems)))
+        raise _refusal(problems)
+    if problems:
+        raise StepError("\n".join(dict.fromkeys(problems)))
+
+
 def _check(places: list[tuple[LocalRelease, str | None]], *, shown: bool) -> None:
-    """Look at what publishing would do.
+    """Look at what publishing would do, on the Hub.
 
     Args:
         places: The releases, each with its repository.
@@ -116,10 +182,10 @@ def _check(places: list[tuple[LocalRelease, str | None]], *, shown: bool) -> Non
 
     found: list[str] = []
     for release, place in places:
-        text, problems, refused = step.preview(release, place)
+        text, problems, refused = step.preview(release, str(place))
         found += problems
         if shown:
-            say(*(text.split("\n") if text else ()), *(f"refused: {problem}" for problem in problems))
+            say(*text.split("\n"), *(f"refused: {problem}" for problem in problems))
             for problem in refused:
                 say(f"note: this token is not sufficient: {problem}")
             if not problems:
@@ -162,4 +228,5 @@ def _to_folder(release: LocalRelease, folder: Path, *, dry_run: bool) -> None:
 
 
 def _refusal(problems: list[str]) -> StepError:
-    return StepError(f"publishing would be refused for {plural(len(problems), 'reason')}, listed above")
+    count = len(set(problems))
+    return StepError(f"publishing would be refused for {plural(count, 'reason')}, listed above")

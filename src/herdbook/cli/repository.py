@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from herdbook.cli.completion import is_recipe
 from herdbook.errors import RecipeError
 from herdbook.settings import SETTINGS, are_set, problems
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 FILE = Path("config/config.yaml")
+RECIPE_OPTION = "--recipe"
+_RELEASE_OPTION = "--release"
+_EXTRA = "Got unexpected extra argument"  # click's words
 
 
 class Command(click.Command):
@@ -28,7 +32,23 @@ class Command(click.Command):
         """Apply the settings, then parse the options. Help is shown even if the file is invalid."""
         if not ctx.resilient_parsing and not set(args) & set(self.get_help_option_names(ctx)):
             apply()
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.UsageError as error:
+            hint = self._instead_of(args) if error.message.startswith(_EXTRA) else ""
+            if not hint:
+                raise
+            raise click.UsageError(f"{error.message}{hint}", ctx) from error
+
+    def _instead_of(self, args: list[str]) -> str:
+        """Return with which option an argument is given that the command does not take, as the end of a message."""
+        known = {name for parameter in self.params for name in parameter.opts}
+        for argument in args:
+            if RECIPE_OPTION in known and is_recipe(Path(argument)):
+                return f". A recipe is named by an option here: {RECIPE_OPTION} {argument}"
+            if _RELEASE_OPTION in known and Path(argument).is_dir():
+                return f". A release is named by an option here: {_RELEASE_OPTION} {argument}"
+        return ""
 
 
 class Group(Command, click.Group):

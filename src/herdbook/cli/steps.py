@@ -136,7 +136,7 @@ def command(name: str) -> click.Command:
     if step.key:
         decorated = click.argument("key", shell_complete=completion.jobs)(decorated)
     if name == CARD:
-        decorated = click.argument("model", required=False)(decorated)
+        decorated = click.argument("model", required=False, type=options.PLACE)(decorated)
     return click.command(
         name,
         cls=repository.Command,

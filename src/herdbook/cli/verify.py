@@ -10,7 +10,7 @@ import click
 
 from herdbook.cli import findings, options
 from herdbook.cli.digest import Digest
-from herdbook.errors import HerdbookError, NoReleaseError
+from herdbook.errors import HerdbookError, NoReleaseError, message
 from herdbook.visible import say
 
 if TYPE_CHECKING:
@@ -144,15 +144,13 @@ def command(
     file. For models that were not built with Herdbook, see `herdbook audit`.
     """
     from herdbook.release.finding import Finding, Level, Options, Outcome, outcome_of
-    from herdbook.release.reader import Release
-    from herdbook.release.subject import open_subject
+    from herdbook.release.reader import open_release
+    from herdbook.release.unopened import is_file
     from herdbook.verify import levels, report
 
-    file = Path(release) if Path(release).is_file() else None
+    file = Path(release) if is_file(release) else None
     if file and not of:
-        raise click.UsageError(
-            f"{file}: is a file. Name the release that it should be of: herdbook verify {file} --of owner/name, or --of FOLDER"
-        )
+        raise click.UsageError(_instead_of_file(file))
     if of and not file:
         raise click.UsageError(f"{release}: --of is for one file of a release, and this is none")
     release = of or release
@@ -187,7 +185,7 @@ def command(
     results: list[LevelResult] = []
     opened: Release | None = None
     try:
-        opened = Release(open_subject(release))
+        opened = open_release(release)
         say(report.opening(opened, chosen))
     except Exception as error:
         # Whoever demands a signature, a digest or an age says that it is a release: then one that has lost all its records fails.
@@ -196,7 +194,8 @@ def command(
         first: Level = levels.LEVELS["files"][0]
         expected = isinstance(error, HerdbookError | OSError)
         outcome = outcome_of(error) if expected else Outcome.BROKEN
-        finding = Finding(first.name, "release", release, outcome, str(error).removeprefix(f"{release}: "))
+        shown = str(Path(release)) if Path(release).is_dir() else release
+        finding = Finding(first.name, "release", release, outcome, message(error).removeprefix(f"{shown}: "))
         results.append(levels.LevelResult(first, (finding,), 0, 0.0))
         say(*report.level_text(results[0]).split("\n"))
     else:
@@ -225,3 +224,18 @@ def command(
         say(*repair.advice(opened, [each for result in results for each in result.findings]))
     say(report.closing(f"{file}, of {name}" if file else name, results))
     return report.STATUSES[report.outcome(results)]
+
+
+def _instead_of_file(file: Path) -> str:
+    """Return what to verify instead of a file alone."""
+    from herdbook.layout import SUMS
+    from herdbook.lock import path_for
+    from herdbook.release.unopened import is_archive, not_opened
+
+    if is_archive(file.name):
+        return not_opened(str(file))
+    if (file.parent / SUMS).is_file():
+        return f"{file}: is a file of the release in {file.parent}: herdbook verify {file.parent}"
+    if path_for(file).is_file():
+        return f"{file}: is a recipe. Build it, and verify the release that it makes: herdbook verify results/NAME/release"
+    return f"{file}: is a file. Name the release that it should be of: herdbook verify {file} --of owner/name, or --of FOLDER"

@@ -67,7 +67,8 @@ class Verdict:
         for job, parents in self.parents.items():
             for parent in parents:
                 children[parent].append(job)
-        target = self.jobs[-1]
+        # Every file of a release is a goal of the build; its jobs have no id.
+        goals = [job for job in self.jobs if not job.id and job in self._missing]
 
         def runs_too(job: Job) -> list[Job]:
             dependent = [child for child in children[job] if not child.id]
@@ -75,7 +76,7 @@ class Verdict:
                 return dependent
             return dependent + [parent for parent in self.parents[job] if parent in self._missing]
 
-        return set(reachable([*self._other_key, *([target] if target in self._missing else [])], runs_too))
+        return set(reachable([*self._other_key, *goals], runs_too))
 
     def sentence(self, job: Job) -> str:
         """Return in a few words whether a job runs."""
@@ -133,6 +134,13 @@ class Verdict:
             yield from sentences or ([] if self._follows(job) else [_fallback(job)])
         elif not any(path.exists() for path in job.outputs):
             yield "no result exists"
+        elif job in self._missing and noted_key(job.outputs[0]) in {None, job.key}:
+            missing = [path for path in job.outputs if not path.exists()]
+            yield (
+                f"{missing[0]} is missing"
+                if len(missing) == 1
+                else f"{missing[0]} and {len(missing) - 1} more are missing"
+            )
         elif job in self._other_key or job in self._missing:
             yield from self._release_changed(job)
 

@@ -6,15 +6,14 @@ import hashlib
 import io
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from herdbook.errors import HerdbookError, VerificationError
+from herdbook.errors import HerdbookError, NoReleaseError, VerificationError, message
 from herdbook.files import CHUNK_BYTES
 from herdbook.layout import OUTSIDE_SUMS, SUMS
 from herdbook.progress import track
 from herdbook.release.places import unlisted
-from herdbook.release.reader import Release
-from herdbook.release.subject import FolderSubject
+from herdbook.release.reader import open_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from herdbook.hub import RemoteFile
     from herdbook.lock import Lock
     from herdbook.recipe import Recipe
+    from herdbook.release.reader import Release
+    from herdbook.release.subject import FolderSubject
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,20 @@ def read(folder: Path) -> LocalRelease:
     """Read a release's folder: every file is hashed.
 
     Raises:
-        VerificationError: If it is not a release whose checksums, recipe and lock can be read.
+        NoReleaseError: If it is missing, or is not a release.
+        VerificationError: If its checksums, recipe or lock cannot be read.
     """
+    if not folder.is_dir():
+        raise NoReleaseError(f"{folder}: there is no such folder, so no release to publish")
     try:
-        subject = FolderSubject(folder)
-        release = Release(subject)
+        release = open_release(folder)
         _, _ = release.recipe, release.lock
+    except NoReleaseError:
+        raise
     except (HerdbookError, OSError) as error:
-        said = str(error).removeprefix(f"{folder}: ").removeprefix("is not a release of Herdbook: ")
-        raise VerificationError(f"{folder}: is not a release of Herdbook: {said}") from error
+        said = message(error).removeprefix(f"{folder}: ")
+        raise VerificationError(f"{folder}: cannot be read as a release: {said}") from error
+    subject = cast("FolderSubject", release.subject)
     found = unlisted(release)
     files = _hash(subject, {*release.sums, *OUTSIDE_SUMS, *found.others} & subject.files.keys())
     return LocalRelease(

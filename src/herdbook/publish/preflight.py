@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from herdbook import hub
+from huggingface_hub import get_token
+
+from herdbook import hub, yamlio
 from herdbook.errors import HerdbookError, RecipeError, StepError
 from herdbook.humanize import plural
 from herdbook.layout import CARD, SIGNATURE, SUMS
@@ -13,6 +15,7 @@ from herdbook.plan.licensing import check_licenses, gated_sources, unknown_licen
 from herdbook.plan.release import other_origin
 from herdbook.publish.hub import Publisher, name_problem
 from herdbook.release.places import is_accepted
+from herdbook.sources.card import front_matter
 
 if TYPE_CHECKING:
     from herdbook.plan import Plan
@@ -92,21 +95,32 @@ def of_name(repo: str | None) -> list[str]:
     return [problem] if problem else []
 
 
+def of_card(release: LocalRelease) -> list[str]:
+    """Return the problems of the card that are known without the Hub, which judges its values later."""
+    card = release.files.get(CARD)
+    if card is None:
+        return [f"{release.folder}: has no {CARD}"]
+    content = card.read()
+    try:
+        content.decode()
+        front_matter(content)
+    except UnicodeDecodeError:
+        return [f"{release.folder / CARD}: is not a text in UTF-8"]
+    except yamlio.YamlError as error:
+        return [f"{release.folder / CARD}: its front matter{error}"]
+    return []
+
+
 def of_repository(release: LocalRelease, repository: Repository, remote: RemoteState) -> list[str]:
-    """Return the problems of the repository's current state, and those that the Hub has with the card."""
+    """Return the problems of the repository's current state, and those that the Hub has with the card, which can be read."""
     settings = release.recipe.publish
     problem = visibility_problem(release, repository)
     problems = [problem] if problem else []
     if remote.head and settings.tag:
         problem = tag_problem(release, repository, settings.tag, repository.tags())
         problems += [problem] if problem else []
-    card = release.files.get(CARD)
-    if card is None:
-        problems.append(f"{release.folder}: has no {CARD}")
-    else:
-        problem = repository.card_problem(card.read().decode())
-        problems += [f"{CARD}: the Hub rejects its front matter: {problem}"] if problem else []
-    return problems
+    problem = repository.card_problem(release.files[CARD].read().decode())
+    return [*problems, *([f"{CARD}: the Hub rejects its front matter: {problem}"] if problem else [])]
 
 
 def of_kept(proposal: Proposal, remote: RemoteState, where: str) -> list[str]:
@@ -129,22 +143,30 @@ def of_kept(proposal: Proposal, remote: RemoteState, where: str) -> list[str]:
     return [problem]
 
 
+def of_token(repo: str) -> list[str]:
+    """Return why this machine has no token for a repository, as far as that is known without the Hub."""
+    resource = hub.resource()
+    if resource and resource != repo:
+        remedy = f"Set it to {repo}, and add this CI to the trusted publishers on {hub.client().endpoint}/{repo}/settings."
+        return [f"token: {hub.RESOURCE} is {resource}, whose token may not write to {repo}. {remedy}"]
+    if not resource and not get_token():
+        return [
+            "token: none is configured. Log in with `hf auth login`, or set HF_TOKEN, with a token that may write."
+        ]
+    return []
+
+
 def of_account(repository: Repository) -> list[str]:
     """Return why the token on this machine may not publish."""
     name, owner = repository.name, repository.name.partition("/")[0]
+    if problems := of_token(name):
+        return problems
     try:
         account = repository.account()
     except StepError as error:
         return [f"token: {error}"]
-    if account is None:
-        return [
-            "token: none is configured. Log in with `hf auth login`, or set HF_TOKEN, with a token that may write."
-        ]
-    if isinstance(account, Publisher):
-        if account.resource == name:
-            return []
-        remedy = f"Set it to {name}, and add this CI to the trusted publishers on {repository.url}/settings."
-        return [f"token: {hub.RESOURCE} is {account.resource}, whose token may not write to {name}. {remedy}"]
+    if account is None or isinstance(account, Publisher):
+        return []
     if owner not in account.owners:
         remedy = "Ask the owner to add you, or choose another repository."
         return [f"{name}: you are logged in as {account.name}, who may not write to {owner}. {remedy}"]

@@ -60,8 +60,22 @@ class Publication:
         return {**asdict(self), "claim": json.loads(self.claim)}
 
 
-def preview(release: LocalRelease, repo: str | None) -> tuple[str, list[str], list[str]]:
+def known_problems(release: LocalRelease, repo: str | None) -> list[str]:
+    """Return the problems that are known without the Hub: of the release, its card, and the repository's name."""
+    public = not release.recipe.publish.private
+    return [
+        *preflight.of_release(release, public=public),
+        *preflight.of_card(release),
+        *preflight.of_name(repo),
+    ]
+
+
+def preview(release: LocalRelease, repo: str) -> tuple[str, list[str], list[str]]:
     """Return what publishing would do, without changing anything; this needs no write access.
+
+    Args:
+        release: The release, without known problems.
+        repo: ``owner/name``.
 
     Returns:
         A text about the commit; the problems that prevent it; and what the current token may not do.
@@ -70,13 +84,10 @@ def preview(release: LocalRelease, repo: str | None) -> tuple[str, list[str], li
         StepError: If the Hub cannot be reached.
     """
     settings = release.recipe.publish
-    problems = preflight.of_release(release, public=not settings.private) + preflight.of_name(repo)
-    if repo is None or preflight.of_name(repo):
-        return "", problems, []
     repository = Repository(repo)
     refused = preflight.of_account(repository)
     remote = repository.look()
-    problems += preflight.of_repository(release, repository, remote)
+    problems = preflight.of_repository(release, repository, remote)
     proposal = propose(release, remote)
     if not proposal.is_empty:
         problems += preflight.of_kept(proposal, remote, repository.name)
@@ -96,20 +107,21 @@ def publish(release: LocalRelease, repo: str | None, sign: Sign, report: Report)
         report: Receives messages about the progress.
 
     Raises:
-        StepError: If problems prevent it (all are reported at once), or the Hub refuses.
+        StepError: If problems prevent it, or the Hub refuses. Those that are known without the Hub are reported at once, before it
+            is contacted; so are those that it knows, together.
         VerificationError: If the commit on the Hub does not contain what was sent.
     """
     settings = release.recipe.publish
-    problems = preflight.of_release(release, public=not settings.private) + preflight.of_name(repo)
-    if repo is None or preflight.of_name(repo):
-        raise StepError("\n".join(problems))
+    known = [*known_problems(release, repo), *(preflight.of_token(repo) if repo else [])]
+    if repo is None or known:
+        raise StepError("\n".join(known))
     repository = Repository(repo)
     refused = preflight.of_account(repository)
     try:
         remote = repository.look()
     except StepError as error:
-        raise StepError("\n".join([*problems, *(refused or [str(error)])])) from error
-    problems += refused + preflight.of_repository(release, repository, remote)
+        raise StepError("\n".join(refused or [str(error)])) from error
+    problems = refused + preflight.of_repository(release, repository, remote)
     proposal = propose(release, remote)
     kept = preflight.of_kept(proposal, remote, repository.name)
     if proposal.is_empty:  # others have added it since

@@ -13,6 +13,7 @@ from herdbook.errors import (
     StepError,
     UnverifiedError,
     WrongAnswerError,
+    message,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class Check:
 
     def error(self, subject: str, error: Exception, **about: Unpack[About]) -> Finding:
         """Return the finding for an error; see ``outcome_of``."""
-        return Finding(self.level, self.name, subject, outcome_of(error), str(error), **about)
+        detail = message(error).removeprefix(f"{subject}: ")
+        return Finding(self.level, self.name, subject, outcome_of(error), detail, **about)
 
 
 def outcome_of(error: Exception) -> Outcome:

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from herdbook import limits
+from herdbook import limits, plain
 from herdbook import lock as locks
 from herdbook import recipe as recipes
-from herdbook.errors import HerdbookError, NoReleaseError, UnverifiedError, VerificationError
+from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
 from herdbook.humanize import first_problem
 from herdbook.layout import CLAIMS, CONFIG, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
 from herdbook.plan import make
 from herdbook.plan.edition import Edition, editions_of, repo_of, title_of
 from herdbook.provenance import lineage
 from herdbook.quantization.schemes import scheme_of
-from herdbook.release.subject import FolderSubject, MissingError, open_source
+from herdbook.release.no_release import overfull, without_sums
+from herdbook.release.subject import FolderSubject, MissingError, open_source, open_subject
 from herdbook.release.sums import parse_sums, with_sums
 from herdbook.traffic import TRAFFIC
 
@@ -34,12 +35,6 @@ if TYPE_CHECKING:
     from herdbook.release.finding import Check, Finding
     from herdbook.release.subject import Subject
     from herdbook.weights.record import Record
-
-
-# The files that a release has beside its checksums, and nothing else is likely to have.
-_OF_RELEASES = (CLAIMS, LOCK, LINEAGE)
-_RECORDS = f"{RECORDS}/"
-_NAMED = 3  # of the releases in a folder
 
 
 @contextmanager
@@ -100,34 +95,6 @@ def unread(check: Check, error: MissingError, release: Release) -> Finding:
     return check.error(release.name, error)
 
 
-def _no_sums(subject: Subject) -> VerificationError:
-    """Return the error for what has no checksums: a release that has lost them, or none at all."""
-    left = sorted(name for name in subject.files if name in _OF_RELEASES or name.startswith(_RECORDS))
-    if left:
-        return VerificationError(
-            f"{subject.name}: has no {SUMS}, although it has {left[0]}: a release without its "
-            "checksums proves nothing. Where it was built, `snakemake` makes it again"
-        )
-    if inside := _releases_in(subject):
-        places = " and ".join(f"{subject.name.rstrip('/')}/{folder}" for folder in inside[:_NAMED])
-        more = f" and {len(inside) - _NAMED} more" if len(inside) > _NAMED else ""
-        said = f"a release is in {places}" if len(inside) == 1 else f"releases are in {places}{more}"
-        return NoReleaseError(f"{subject.name}: is not a release itself: {said}")
-    return NoReleaseError(
-        f"{subject.name}: is not a release of Herdbook: it has none of {', '.join((SUMS, *_OF_RELEASES))} and nothing in {_RECORDS}. "
-        f"Name the folder or the repository that has them. To check another merge: herdbook audit {subject.name}; to see what its "
-        f"files are: herdbook card {subject.name}; to check one file of a release: herdbook verify FILE --of RELEASE"
-    )
-
-
-def _releases_in(subject: Subject) -> list[str]:
-    """Return the folders inside another one that are releases, by their files: whoever names it may mean one of them."""
-    ends = {name.rpartition("/")[::2] for name in subject.files if "/" in name}
-    return sorted(
-        folder for folder, name in ends if name == SUMS and any((folder, one) in ends for one in _OF_RELEASES)
-    )
-
-
 class Release:
     """A release.
 
@@ -142,7 +109,7 @@ class Release:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         if SUMS not in subject.files:
-            raise _no_sums(subject)
+            raise without_sums(subject)
         self.sources: dict[str, Subject] = {}
         self._before = TRAFFIC.received_bytes
         with damaged(SUMS):
@@ -290,6 +257,26 @@ class Release:
     def weights(self) -> list[str]:
         """Return the names of its safetensors files, sorted."""
         return sorted(name for name in self.sums if name.endswith(".safetensors"))
+
+
+def open_release(place: str | Path) -> Release:
+    """Open a release in a folder or on the Hub.
+
+    Args:
+        place: The folder, or what the user named; see ``open_subject``.
+
+    Raises:
+        NoReleaseError: If it is a folder or a repository that is not a release.
+        VerificationError: If its checksums cannot be read, or it has more files than any release.
+        UnverifiedError: If it is neither a folder nor the name of a repository, or cannot be read.
+        GoneError: If the repository has no such revision.
+        SourceError: If it cannot be reached.
+    """
+    try:
+        subject = FolderSubject(place) if isinstance(place, Path) else open_subject(place)
+    except plain.OverfullError as error:
+        raise overfull(error.folder) from error
+    return Release(subject)
 
 
 def _check_record(record: Any) -> None:

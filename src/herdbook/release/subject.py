@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from herdbook import jsonio, limits, plain
 from herdbook.errors import UnverifiedError, VerificationError
+from herdbook.release.unopened import not_opened
 from herdbook.sources import purl
 from herdbook.sources.select import check_name
 from herdbook.weights.checkpoint import FIRST_BYTES, MAX_HEADER_BYTES, parse_header
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from herdbook.weights.checkpoint import Span
 
 SMALL_BYTES = 64_000_000  # of a file that is read as a whole
-NEITHER = "is neither a folder nor owner/name or owner/name@revision"
 _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?", re.ASCII)
 
 
@@ -265,11 +265,11 @@ def open_subject(text: str) -> Subject:
         GoneError: If the repository has no such revision.
         SourceError: If it cannot be read.
     """
-    if Path(text).is_dir():
+    if _is_folder(text):
         return FolderSubject(Path(text))
     match = _repository(text)
     if match is None:
-        raise UnverifiedError(f"{text}: {why_not_opened(text)}")
+        raise UnverifiedError(not_opened(text))
     from herdbook.release.hub_subject import HubSubject
 
     return HubSubject(match["repo"], match["revision"])
@@ -277,17 +277,30 @@ def open_subject(text: str) -> Subject:
 
 def can_be_opened(text: str) -> bool:
     """Return whether a text is of a form that ``open_subject`` opens: a folder that exists, or a repository's name."""
-    return Path(text).is_dir() or _repository(text) is not None
+    return _is_folder(text) or _repository(text) is not None
 
 
-def why_not_opened(text: str) -> str:
-    """Return why ``open_subject`` cannot open a text."""
-    return "is a file; name the folder that it is in" if Path(text).exists() else NEITHER
+def _is_folder(text: str) -> bool:
+    """Return whether a text is the path of a folder. An empty one, as of a variable that is not set, does not mean this one."""
+    try:
+        return bool(text.strip()) and Path(text).is_dir()
+    except OSError:
+        return False
 
 
 def _repository(text: str) -> re.Match[str] | None:
-    """Match the name of a repository. What exists here is none: its path would be sent to the Hub."""
-    return None if text.startswith(".") or Path(text).exists() else _REPO.fullmatch(text)
+    """Match the name of a repository. What is here is none, even if it cannot be opened: its path would be sent to the Hub."""
+    return None if text.startswith(".") or _is_here(text) else _REPO.fullmatch(text)
+
+
+def _is_here(text: str) -> bool:
+    try:
+        Path(text).lstat()
+    except (FileNotFoundError, ValueError):
+        return False
+    except OSError:  # such as a folder that may not be searched
+        return True
+    return True
 
 
 def open_source(uri: str) -> Subject:

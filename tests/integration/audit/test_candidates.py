@@ -121,7 +121,10 @@ def test_wrong_use(tmp_path, monkeypatch, capsys, arguments, message):
 def test_candidates_on_the_command_line(stage, capsys):
     name = put(stage, stage.sources["tuned"])
     assert main(["audit", name, "--candidates", *HERD, "--seed", "3"]) == 9
-    assert "layers 0-1: are copies of herd/tuned" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"audit: {name}@")
+    assert " is compared with herd/base, herd/tuned and herd/other: which of them is it made of?\n" in shown
+    assert "layers 0-1: are copies of herd/tuned" in shown
 
 
 def test_a_folder_can_be_a_candidate(stage, tmp_path):

@@ -47,7 +47,9 @@ def test_the_command_and_its_reports(stage, tmp_path, capsys):
     )
     assert status == 8
     lines = text.splitlines()
-    assert lines[0].startswith("audit: ")
+    commit = stage.hub.repos[name].branches["main"]
+    compared = "is compared with the models that its own mergekit configuration names"
+    assert lines[0] == f"audit: {name}@{commit} {compared}"
     assert any(line.startswith("FAIL       equal     expert 1: is not herd/tuned") for line in lines)
     assert any(
         line.startswith("  - The rows of the 2 routers")
