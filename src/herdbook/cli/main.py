@@ -14,7 +14,7 @@ from click.exceptions import Exit
 from click.shell_completion import shell_complete
 
 from herdbook.cli.commands import PROGRAM, herdbook
-from herdbook.errors import HerdbookError
+from herdbook.errors import HerdbookError, message
 from herdbook.visible import say
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def _run(arguments: list[str]) -> int:
     except OSError as error:
         if debug:
             raise
-        file = f"{error.filename}: " if error.filename else ""
-        say(f"{name}: {file}{error.strerror or error}", file=sys.stderr)
+        say(f"{name}: {message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         say(
