@@ -43,7 +43,7 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
     what = f"adapter: {model.adapter}"
     _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
     refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
-    config = read_config(reader(folder)(ADAPTER_CONFIG), what)
+    config = read_config(reader(folder)(ADAPTER_CONFIG), what, ADAPTER_CONFIG)
     if is_absolute(str(config.get(ADAPTED))):
         del config[
             ADAPTED
@@ -76,7 +76,7 @@ def pin_hub_adapter(model: Adapter, remote: RemoteRepo) -> LockedAdapter:
         asked=request(model),
         **vars(read_tokenizer(files, _hub_reader(repo, remote, what), what)),
         files=tuple(LockedFile(**vars(file)) for file in pinned),
-        config=read_config(config, what),
+        config=read_config(config, what, ADAPTER_CONFIG),
         tensors=_adapter_tensors(hub.tensor_headers(repo, remote.commit, ADAPTER_WEIGHTS)),
         revision=remote.commit,
         license_texts=pin_texts(

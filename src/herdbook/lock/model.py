@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from herdbook import __version__, jsonio, limits
-from herdbook.architectures.config import wrong_type
+from herdbook.architectures.config import wrong_types
 from herdbook.errors import LockError
+from herdbook.faults import first_in_words
 from herdbook.files import write_text
-from herdbook.humanize import first_problem
 from herdbook.lock.evaluation import (  # noqa: TC001 - pydantic reads them
     LockedDataSet,
     LockedHarness,
@@ -113,8 +113,8 @@ class LockedSource(Section):
 
     @model_validator(mode="after")
     def _is_whole(self) -> LockedSource:
-        if problem := wrong_type(self.config):
-            raise ValueError(f"config: {problem}")
+        if problems := wrong_types(self.config):
+            raise ValueError("\n".join(f"config: {problem}" for problem in problems))
         files = {file.name for file in self.files}
         if self.weights == "gguf" and not files:
             raise ValueError("files: the wheel is missing")
@@ -314,7 +314,9 @@ def load(path: Path) -> Lock:
     except (OSError, UnicodeDecodeError) as error:
         raise LockError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except ValidationError as error:
-        raise LockError(f"{path}: is damaged at {first_problem(error)}. Run {lock_command(path)}.") from error
+        raise LockError(
+            f"{path}: is damaged at {first_in_words(error)}. Run {lock_command(path)}."
+        ) from error
     except jsonio.JsonError as error:
         raise LockError(f"{path}: is damaged: {error}. Run {lock_command(path)}.") from error
 

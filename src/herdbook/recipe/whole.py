@@ -21,6 +21,7 @@ from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish
 from herdbook.recipe.quantize import ComputedImatrix, Quantize, quantize_problems
 from herdbook.recipe.ranks import Claim, Leaderboard, claim_problems
+from herdbook.recipe.references import named_in
 from herdbook.recipe.release import Release, Routing
 from herdbook.recipe.search import Search, search_problems
 from herdbook.recipe.section import Name, Section
@@ -131,8 +132,7 @@ def incoherences(recipe: Recipe, missing: Collection[str] = ()) -> list[str]:
         for where, name in _references(recipe)
         if name not in recipe.models
     ]
-    known = not problems
-    problems += _cycles(recipe) if known else []
+    problems += _cycles(recipe)
     problems += evaluate_problems(recipe.evaluate) if recipe.evaluate else []
     if has("leaderboards", "evaluate", "release"):
         problems += claim_problems(recipe.claims, recipe.leaderboards, recipe.evaluate, released)
@@ -326,7 +326,9 @@ def _scheme_repo_problems(recipe: Recipe) -> Iterator[str]:
 
 def _references(recipe: Recipe) -> list[tuple[str, str]]:
     references = [
-        (f"models.{name}", parent) for name, model in recipe.models.items() for parent in parents(model)
+        (".".join(map(str, keys)), parent)
+        for name, model in recipe.models.items()
+        for keys, parent in named_in(model.model_dump(by_alias=True, exclude_unset=True), ("models", name))
     ]
     references.append(("release.model", recipe.release.model))
     if recipe.evaluate:
