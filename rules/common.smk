@@ -281,7 +281,7 @@ def lost_beside(job):
     """
     if not workflow.is_main_process or not made(job):
         return []
-    return [line.replace("{", "").replace("}", "") for line in missing_beside(PLAN, job)]
+    return [placed(line.replace("{", "").replace("}", "")) for line in missing_beside(PLAN, job)]
 
 
 def awaited_copies(job):

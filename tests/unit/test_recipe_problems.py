@@ -356,6 +356,12 @@ def test_a_name_that_does_not_exist_is_told_where_it_is_written():
         assert value == name
 
 
+def test_a_token_that_is_called_like_a_key_hides_no_name():
+    text = REFERENCES.replace("<new>:", "search:")
+    assert any("models.ties: no model is named 'othr3'" in line for line in lines(text))
+    assert len(lines(text)) == 17
+
+
 def test_where_a_model_names_others_are_all_that_it_is_made_from():
     text = re.sub(r"\b[a-z]+\d+\b", "base", REFERENCES)
     recipe = Recipe.model_construct(

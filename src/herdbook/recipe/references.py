@@ -9,7 +9,9 @@ from herdbook.recipe.section import NAME_PATTERN
 from herdbook.recipe.tokenizer import BASE, UNION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+
+    from herdbook.recipe.section import Section
 
     Keys = tuple[Any, ...]
 
@@ -43,3 +45,20 @@ def named_in(value: Any, keys: Keys = (), key: Any = None) -> Iterator[tuple[Key
         for name, inner in value.items():
             if name not in _OTHER_NAMES:
                 yield from named_in(inner, (*keys, name), name)
+
+
+def places_of(names: Collection[str], where: str, model: Section) -> list[tuple[str, str]]:
+    """Return where a model's entry names the models that it is made from.
+
+    Args:
+        names: Their names.
+        where: The key of the entry.
+        model: The entry.
+
+    Returns:
+        Each place, as keys with dots between them, with the name there.
+    """
+    written = model.model_dump(by_alias=True, exclude_unset=True)
+    places = [(".".join([where, *map(str, keys)]), name) for keys, name in named_in(written) if name in names]
+    # Such as in the entry of a token that is called like a key whose entry names no models.
+    return [*places, *((where, name) for name in names if name not in dict(places).values())]

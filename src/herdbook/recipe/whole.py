@@ -21,7 +21,7 @@ from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish
 from herdbook.recipe.quantize import ComputedImatrix, Quantize, quantize_problems
 from herdbook.recipe.ranks import Claim, Leaderboard, claim_problems
-from herdbook.recipe.references import named_in
+from herdbook.recipe.references import places_of
 from herdbook.recipe.release import Release, Routing
 from herdbook.recipe.search import Search, search_problems
 from herdbook.recipe.section import Name, Section
@@ -326,9 +326,9 @@ def _scheme_repo_problems(recipe: Recipe) -> Iterator[str]:
 
 def _references(recipe: Recipe) -> list[tuple[str, str]]:
     references = [
-        (".".join(map(str, keys)), parent)
+        pair
         for name, model in recipe.models.items()
-        for keys, parent in named_in(model.model_dump(by_alias=True, exclude_unset=True), ("models", name))
+        for pair in places_of(parents(model), f"models.{name}", model)
     ]
     references.append(("release.model", recipe.release.model))
     if recipe.evaluate:
