@@ -331,11 +331,8 @@ def _references(recipe: Recipe) -> list[tuple[str, str]]:
         for pair in places_of(parents(model), f"models.{name}", model)
     ]
     references.append(("release.model", recipe.release.model))
-    if recipe.evaluate:
-        references += [
-            (f"evaluate.models.{index}", name) for index, name in enumerate(recipe.evaluate.models)
-        ]
-    return references
+    measured = recipe.evaluate.models if recipe.evaluate else ()
+    return [*references, *((f"evaluate.models.{index}", name) for index, name in enumerate(measured))]
 
 
 def _cycles(recipe: Recipe) -> list[str]:
