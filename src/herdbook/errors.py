@@ -204,13 +204,17 @@ class Gathered:
         """
         if not self.errors:
             return
-        if self._locate and any(isinstance(error, RecipeError) for error in self.errors):
-            raise merged(list(self._located(self._locate))).by_line()
+        placed = merged(list(self._located(self._locate))).by_line() if self._locate else None
+        if placed and any(isinstance(error, RecipeError) for error in self.errors):
+            raise placed
         if len(self.errors) == 1:
+            if placed:
+                self.errors[0].args = ("\n".join(placed.lines),)
             raise self.errors[0]
         if all(isinstance(error, RecipeError) for error in self.errors):
             raise merged([error for error in self.errors if isinstance(error, RecipeError)])
-        lines = list(dict.fromkeys(line for error in self.errors for line in error.lines))
+        lines = placed.lines if placed else [line for error in self.errors for line in error.lines]
+        lines = list(dict.fromkeys(lines))
         kinds = {type(error) for error in self.errors}
         if any(isinstance(error, RecipeError) for error in self.errors):
             raise RecipeError(lines)

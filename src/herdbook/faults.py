@@ -73,6 +73,7 @@ _BOUNDS = {
     "less_than": ("less than", "lt"),
 }
 _PLACE = re.compile(r"line (\d+) column (\d+)")
+_LOOKED_AT = 10 * limits.PROBLEMS  # errors, of which several may be about one value
 _SHOWN = 60  # characters of a value
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|(?<![\w'])(-?\d+|True|False)(?![\w'])")
 
@@ -103,7 +104,7 @@ def in_words(item: ErrorDetails) -> str | None:
 
 def together_in_words(items: list[ErrorDetails]) -> str | None:
     """Return what errors about one value mean that is accepted in several forms; None if one is not of a known kind."""
-    wanted = list(dict.fromkeys(_wanted(item) for item in items))
+    wanted = list(dict.fromkeys(map(_form, items)))
     if None in wanted or not wanted:
         return None
     names = [name for item in items for name in choices(item)]
@@ -151,15 +152,15 @@ def told(error: ValidationError, content: Any) -> list[str]:
         content: The content that it checked.
     """
     groups: dict[tuple[str, ...], list[ErrorDetails]] = {}
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False)[:_LOOKED_AT]:
         groups.setdefault(_place(item, content), []).append(item)
+    around = {keys[:length] for keys in groups for length in range(len(keys))}
     lines = []
     for keys, items in groups.items():
         # Of the forms that a value may have, what is wrong inside of the one that it has.
-        deeper = any(len(other) > len(keys) and other[: len(keys)] == keys for other in groups)
-        if not (deeper and all(item["type"].endswith("_type") for item in items)):
+        if keys not in around or not all(item["type"].endswith("_type") for item in items):
             lines += [f"{'.'.join(keys)}: {words}" if keys else words for words in _words(items)]
-    more = len(lines) - limits.PROBLEMS
+    more = len(lines) - limits.PROBLEMS + max(0, error.error_count() - _LOOKED_AT)
     return lines if more <= 0 else [*lines[: limits.PROBLEMS], f"and {more:,} more problems"]
 
 
@@ -222,6 +223,14 @@ def _wanted(item: ErrorDetails) -> str | None:
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _form(item: ErrorDetails) -> str | None:
+    """Return what is accepted as one of several forms; None if the kind is not known."""
+    wanted = _wanted(item)
+    if wanted and item["type"] in {"too_short", "too_long"}:
+        return f"a list of {wanted.removeprefix('needs ').removeprefix('takes ')}"
+    return wanted
 
 
 def _length(value: Any) -> int:

@@ -74,7 +74,11 @@ def lock(folder, capsys):
     """Lock a recipe of the model in a folder; return what is said, but for what is looked up."""
     recipe = tiny.write_recipe(folder.parent / "r.yaml", {"base": {"folder": folder.name}})
     assert main(["lock", str(recipe)]) == 4
-    return [line.strip() for line in capsys.readouterr().err.splitlines() if line != f"base: {folder.name}"]
+    at = recipe.read_text(encoding="utf-8").split("\n").index("  base:") + 1
+    said = [line.strip() for line in capsys.readouterr().err.splitlines() if line != f"base: {folder.name}"]
+    said[0] = said[0].removeprefix("herdbook lock: ")
+    assert all(line.startswith(f"{recipe}: line {at}: models.base: ") for line in said)
+    return [line.partition(": models.base: ")[2] for line in said]
 
 
 @pytest.mark.parametrize("file", WRONG)
@@ -86,7 +90,6 @@ def test_all_values_of_a_wrong_type_are_told_in_sentences_of_ours(file, tmp_path
     path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
     said = lock(folder, capsys)
     its = "its " if file == "tokenizer_config.json" else ""
-    said[0] = said[0].removeprefix("herdbook lock: ")
     assert said == [f"folder: base: {its}{file}: {sentence}" for sentence in expected]
     assert not any(THEIRS.search(line) for line in said)
 
@@ -104,7 +107,7 @@ def test_all_values_of_a_wrong_type_are_told_in_sentences_of_ours(file, tmp_path
 def test_a_file_that_is_not_json_is_named_with_the_place(file, text, message, tmp_path, capsys):
     folder = tiny.write_model(tmp_path / "base")
     (folder / file).write_bytes(text)
-    assert lock(folder, capsys) == [f"herdbook lock: folder: base: its {file}: {message}"]
+    assert lock(folder, capsys) == [f"folder: base: its {file}: {message}"]
 
 
 def test_what_is_wrong_in_a_file_is_told_beside_what_is_wrong_in_the_recipe(tmp_path, capsys):

@@ -41,7 +41,9 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
         return pin_hub_adapter(model, hub.resolve(repo, revision or None))
     folder = beside / model.adapter
     what = f"adapter: {model.adapter}"
-    _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
+    if not folder.is_dir():
+        raise SourceError(f"{what}: the folder {folder} does not exist")
+    _check_adapter({path.name for path in folder.iterdir()}, what, str(folder))
     refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
     config = read_config(reader(folder)(ADAPTER_CONFIG), what, ADAPTER_CONFIG)
     if is_absolute(str(config.get(ADAPTED))):

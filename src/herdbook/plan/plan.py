@@ -270,7 +270,6 @@ def make(
     nodes = _shared(recipe, nodes)
     with found.one():
         warnings += check_usable(recipe, nodes)
-    with found.one():
         warnings += replaced_types(recipe, nodes[recipe.release.model])
     with found.one():
         check_settings(recipe, lock, nodes)

@@ -58,7 +58,8 @@ def places_of(names: Collection[str], where: str, model: Section) -> list[tuple[
     Returns:
         Each place, as keys with dots between them, with the name there.
     """
-    written = model.model_dump(by_alias=True, exclude_unset=True)
-    places = [(".".join([where, *map(str, keys)]), name) for keys, name in named_in(written) if name in names]
+    written, known = model.model_dump(by_alias=True, exclude_unset=True), set(names)
+    places = [(".".join([where, *map(str, keys)]), name) for keys, name in named_in(written) if name in known]
     # Such as in the entry of a token that is called like a key whose entry names no models.
-    return [*places, *((where, name) for name in names if name not in dict(places).values())]
+    left = known - {name for _, name in places}
+    return [*places, *((where, name) for name in dict.fromkeys(names) if name in left)]
