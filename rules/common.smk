@@ -23,6 +23,7 @@ from herdbook.files import remove_abandoned
 from herdbook.forkserver import start as forkserver
 from herdbook.humanize import plural
 from herdbook.layout import SUMS, is_large
+from herdbook.plan.beside import missing_beside
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
 from herdbook.plan.jobs import needed as made_for
 from herdbook.progress import say
@@ -278,7 +279,18 @@ def needed(job):
     always = dag.forceall or dag.forcerun or dag.forcetargets or RerunTrigger.INPUT in workflow.rerun_triggers
     missing = not all(path.exists() for path in job.outputs)
     awaited = awaited_copies(job) if missing else ()
-    return [placed(path) for path in (*job.inputs, *awaited)] if always or missing else []
+    lost = lost_beside(job) if missing else []
+    return [*(placed(path) for path in (*job.inputs, *awaited)), *lost] if always or missing else []
+
+
+def lost_beside(job):
+    """
+    Return what a job would not find beside the recipe, as names of files that nothing makes: Snakemake refuses the job with them,
+    before anything runs and in a dry run, too.
+    """
+    if not workflow.is_main_process or not made(job):
+        return []
+    return [placed(line.replace("{", "").replace("}", "")) for line in missing_beside(PLAN, job)]
 
 
 def awaited_copies(job):

@@ -23,11 +23,12 @@ The command line prints it after the filter of `herdbook.visible`, and exits wit
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
 class HerdbookError(Exception):
@@ -167,27 +168,40 @@ def message(error: BaseException) -> str:
 class Gathered:
     """The errors of things that do not depend on each other, so that one does not hide the others.
 
+    Args:
+        locate: Returns the error for problems of a recipe, with their lines, from these problems.
+
     Attributes:
         errors: The errors so far, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, locate: Callable[[list[str]], RecipeError] | None = None) -> None:
         self.errors: list[HerdbookError] = []
+        self._locate = locate
+        self._places: dict[int, str] = {}  # where the recipe names what an error is about, by its position
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, place: str = "") -> Iterator[None]:
         """Keep an error until ``end``.
+
+        Args:
+            place: The key of the recipe that names what is looked at, for errors that do not begin with it.
 
         Raises:
             HerdbookError: If a server does not answer, with what was found before: to ask it again would only take time.
         """
         try:
             yield
-        except UnreachableError as error:
-            self.errors.append(error)
-            self.end()
         except HerdbookError as error:
-            self.errors.append(error)
+            self.add(error, place)
+            if isinstance(error, UnreachableError):
+                self.end()
+
+    def add(self, error: HerdbookError, place: str = "") -> None:
+        """Keep an error that was not raised; ``place`` as in ``one``."""
+        if place:
+            self._places[len(self.errors)] = place
+        self.errors.append(error)
 
     def end(self) -> None:
         """Raise what was found as one error, if anything was.
@@ -195,19 +209,39 @@ class Gathered:
         Raises:
             HerdbookError: The error itself, if there is one. Of several, it is one of the recipe if any is, with all their lines.
         """
-        if len(self.errors) == 1:
-            raise self.errors[0]
         if not self.errors:
             return
+        placed = merged(list(self._located(self._locate))).by_line() if self._locate else None
+        if placed and any(isinstance(error, RecipeError) for error in self.errors):
+            raise placed
+        if len(self.errors) == 1:
+            if placed:
+                self.errors[0].args = ("\n".join(placed.lines),)
+            raise self.errors[0]
         if all(isinstance(error, RecipeError) for error in self.errors):
             raise merged([error for error in self.errors if isinstance(error, RecipeError)])
-        lines = list(dict.fromkeys(line for error in self.errors for line in error.lines))
+        lines = placed.lines if placed else [line for error in self.errors for line in error.lines]
+        lines = list(dict.fromkeys(lines))
         kinds = {type(error) for error in self.errors}
         if any(isinstance(error, RecipeError) for error in self.errors):
             raise RecipeError(lines)
         if all(isinstance(error, SourceError) for error in self.errors):
             raise SourceError("\n".join(lines))
         raise (kinds.pop() if len(kinds) == 1 else StepError)("\n".join(lines))
+
+    def _located(self, locate: Callable[[list[str]], RecipeError]) -> Iterator[RecipeError]:
+        """Yield all errors as those of the recipe, with the lines that their problems are at."""
+        for position, error in enumerate(self.errors):
+            if isinstance(error, RecipeError) and error.file:
+                yield error
+            elif isinstance(error, RecipeError):
+                yield locate(error.problems)
+            else:
+                place = self._places.get(position)
+                problems = re.split(
+                    r"\n(?! )", str(error)
+                )  # a line that is indented belongs to the one before
+                yield locate([f"{place}: {problem}" if place else problem for problem in problems])
 
 
 def merged(errors: Sequence[RecipeError]) -> RecipeError:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from decimal import Decimal
 
-    from pydantic import ValidationError
-
 UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[kKMGT]B|B|)", re.ASCII)
 
@@ -143,12 +141,3 @@ def did_you_mean(name: str, names: Iterable[object]) -> str:
     """Return a suggestion for the end of a message: ``; did you mean 'x'?``, or nothing if no name is similar."""
     suggestion = closest(name, names)
     return f"; did you mean {suggestion!r}?" if suggestion else ""
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return the first problem that pydantic found, with its place: ``config.rope_theta: Input should be a valid number``."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    value = first["input"]
-    found = f" (found {str(value)[:40]!r})" if isinstance(value, str | int | float) else ""
-    return f"{where or 'its start'}: {first['msg']}{found}"

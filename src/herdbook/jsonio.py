@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     JsonObject: TypeAlias = dict[str, Json]
 
 
+# How the messages of Python's reader begin, and what they mean.
+_WORDS = {
+    "Expecting value": "expected a value",
+    "Expecting property name": "expected a key in double quotes",
+    "Expecting ':'": "expected a colon",
+    "Expecting ','": "expected a comma or a closing bracket",
+    "Illegal trailing comma": "a comma before a closing bracket",
+    "Extra data": "expected the end of the file",
+    "Unterminated string": "a text without a closing quote",
+    "Invalid control character": "a control character in a text",
+    "Invalid \\": "an escape that JSON does not have",
+    "Unexpected UTF-8 BOM": "a byte order mark, which JSON does not have",
+}
+
+
 class JsonError(ValueError):
     """A text is not accepted as JSON; the message contains the reason."""
 
@@ -42,6 +57,11 @@ def load(content: bytes | str, limit: Limit | None = None) -> Any:
         raise
     except RecursionError as error:
         raise JsonError("it is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise JsonError(f"it is not UTF-8 (byte {error.start + 1:,})") from error
+    except json.JSONDecodeError as error:
+        words = next((ours for theirs, ours in _WORDS.items() if error.msg.startswith(theirs)), error.msg)
+        raise JsonError(f"it is not JSON: line {error.lineno:,}, column {error.colno:,}: {words}") from error
     except ValueError as error:
         raise JsonError(f"it is not JSON: {error}") from error
 

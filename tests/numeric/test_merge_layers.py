@@ -135,7 +135,7 @@ def test_an_own_list_of_the_layers_is_cut(herd, tmp_path):
         ("0-4", "models.made.merge.layers: layer 4 does not exist in 'a'; the last is 3"),
         ("3-2", "models.made.merge.layers: the range 3-2 is empty"),
         ({"a": "0-1"}, "models.made.merge.layers: 'b' is missing"),
-        ({"a": "0-1", "b": "0-1", "c": "0-1"}, "models.made.merge.layers: 'c' is not one of the merged models"),
+        ({"a": "0-1", "b": "0-1", "c": "0-1"}, "models.made.merge.layers.c: 'c' is not one of the merged models"),
         ({"a": "0-1", "b": "0-2"}, "models.made.merge.layers: each model needs equally many layers; found 2, 3"),
         ("0-99999999999999999999", "models.made.merge.layers"),
     ],

@@ -93,6 +93,7 @@ def test_the_first_board_gives_every_subject_of_mmlu_the_same_weight():
 @pytest.mark.slow
 def test_bounds_are_those_of_the_choices_and_all_tasks_exist():
     """lm-eval itself says how many choices there are; and each suite's scores are of results that its tasks have."""
+    from herdbook.errors import Gathered
     from herdbook.lock import labels_of
     from herdbook.lock.evaluation import LockedSuite
     from herdbook.lock.file import LockedFile
@@ -101,7 +102,9 @@ def test_bounds_are_those_of_the_choices_and_all_tasks_exist():
 
     suites = {path.name: of(path.stem) for path in SUITES.glob("*.yaml")}
     names = [task.task for suite in suites.values() for task in suite.tasks]
-    tasks = pin_tasks(names, [], SUITES)
+    found = Gathered()
+    tasks = pin_tasks(dict.fromkeys(names, "evaluate.tasks"), [], SUITES, found)
+    found.end()
     file = LockedFile(name="s", size_bytes=0)
     check_scores({name: LockedSuite(file=file, suite=suite) for name, suite in suites.items()}, tasks)
     recipe = recipes.load(SUITES.parent / "buttercup.yaml")

@@ -136,8 +136,11 @@ def test_the_same_tensors_give_the_same_file_in_any_order(tmp_path):
 
 
 def test_wrong_bytes_are_not_written(tmp_path):
-    with pytest.raises(DigestMismatchError, match="tensor a of made"):
-        write_shard(tmp_path / "made", tmp_path / "made.json", [produced("a", expected="0" * 64)], {})
+    copy = produced("a", expected="0" * 64, source="parent.safetensors: tensor b")
+    with pytest.raises(
+        DigestMismatchError, match=r"^parent\.safetensors: tensor b: expected digest 0{64}, .* delete it"
+    ):
+        write_shard(tmp_path / "made", tmp_path / "made.json", [copy], {})
     short = Produced("a", "BF16", (5, 7), lambda: [b"xx"])
     with pytest.raises(CheckpointError, match="tensor a: 70 bytes expected, 2 written"):
         write_shard(tmp_path / "made", tmp_path / "made.json", [short], {})

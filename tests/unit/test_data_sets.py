@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from herdbook.errors import GoneError, SourceError
+from herdbook.errors import Gathered, GoneError, SourceError
 from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.evaluation import LockedTask
 from herdbook.sources.data_set import card_of, reading_of
@@ -27,7 +27,14 @@ def pin(*configs):
         )
         for number, config in enumerate(configs)
     }
-    return pin_data_sets(tasks, lambda _: None)
+    return pinned(tasks)
+
+
+def pinned(tasks):
+    found = Gathered()
+    locked = pin_data_sets(tasks, lambda _: None, found)
+    found.end()
+    return locked
 
 
 def names(locked):
@@ -200,7 +207,7 @@ def test_the_level_upstream_pins_data_sets_again(local_hub_client):
     benchmarks.arc(local_hub_client)
     tasks = {"t": LockedTask(name="t", definitions={"t": {"task": "t", **CHOICE}})}
     [(asked, read)] = readings(tasks).items()
-    locked = pin_data_sets(tasks, lambda _: None)[asked]
+    locked = pinned(tasks)[asked]
     fewer = locked.model_copy(update={"files": locked.files[1:]})
     other = locked.files[0].model_copy(update={"sha256": "0" * 64})
     gone = locked.model_copy(update={"revision": "0" * 40})

@@ -21,6 +21,7 @@ SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
     ("apart", "changes", "errors", "flock", "forkserver", "graph", "humanize", "limits", "visible"),
+    ("faults",),
     (
         "architectures",
         "escape",

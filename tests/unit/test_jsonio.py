@@ -16,7 +16,15 @@ from herdbook import jsonio
         ("[NaN]", "NaN is not a number in JSON"),
         ("[1e999]", "too large"),
         ("[" * 100_000, "nested too deeply"),
-        ("{", "it is not JSON"),
+        ("{", "it is not JSON: line 1, column 2: expected a key in double quotes"),
+        ('{"a": 1,\n "b" 2}', "it is not JSON: line 2, column 6: expected a colon"),
+        ('{"a": 1\n "b": 2}', "it is not JSON: line 2, column 2: expected a comma or a closing bracket"),
+        ('{"a": }', "it is not JSON: line 1, column 7: expected a value"),
+        ("{} x", "it is not JSON: line 1, column 4: expected the end of the file"),
+        ('{"a": "b}', "it is not JSON: line 1, column 7: a text without a closing quote"),
+        ('{"a": "\n"}', "it is not JSON: line 1, column 8: a control character in a text"),
+        ('{"a": "\\x"}', "it is not JSON: line 1, column 8: an escape that JSON does not have"),
+        (b'{"a": "\xff"}', "it is not UTF-8 .byte 8"),
     ],
 )
 def test_what_is_not_json_is_told(text, problem):

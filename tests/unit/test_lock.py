@@ -183,7 +183,7 @@ def test_changed_evaluation_data_are_told(recipe):
 def test_missing_task_and_data(recipe):
     (recipe.parent / "text.jsonl").unlink()
     with pytest.raises(
-        SourceError, match=r"evaluate\.tasks: task\.yaml: the file .*text\.jsonl does not exist"
+        SourceError, match=r"evaluate\.tasks\.0: task\.yaml: the file .*text\.jsonl does not exist"
     ):
         tiny.lock(recipe)
 

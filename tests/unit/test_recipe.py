@@ -7,7 +7,7 @@ import pytest
 
 from herdbook import recipe as recipes
 from herdbook.errors import RecipeError
-from herdbook.recipe.forms import in_words
+from herdbook.faults import in_words
 from herdbook.recipe.hub_values import LANGUAGES
 from herdbook.recipe.laser import MATRIX_PATTERN
 
@@ -133,7 +133,11 @@ def test_all_problems_at_once_each_with_file_and_key():
             "prompt: [one]",
             "models.mix.moe.experts.0.prompt: unknown key; did you mean 'prompts'?",
         ),
-        ("model: cut", "model: cutt", "models.mix: no model is named 'cutt'; did you mean 'cut'?"),
+        (
+            "model: cut",
+            "model: cutt",
+            "models.mix.moe.experts.0.model: no model is named 'cutt'; did you mean 'cut'?",
+        ),
         (
             "release: {model: mix",
             "release: {model: max",
@@ -231,7 +235,7 @@ def test_all_problems_at_once_each_with_file_and_key():
             for wrong, message in (
                 (
                     "{base: [bas]}",
-                    "evaluate.compare.base: 'bas' is not in evaluate.models; did you mean 'base'?",
+                    "evaluate.compare.base.0: 'bas' is not in evaluate.models; did you mean 'base'?",
                 ),
                 ("{base: [base]}", "evaluate.compare.base: a model is compared with itself"),
                 ("{base: []}", "evaluate.compare.base: no model to compare with"),
@@ -240,7 +244,10 @@ def test_all_problems_at_once_each_with_file_and_key():
         *(
             ("\nrelease", f"\nclaims: [{{text: x, by: y, {claim}}}]\nrelease", message)
             for claim, message in (
-                ("rank: {leaderboard: b, place: 1}", "claims.0.rank: no leaderboard is named 'b'"),
+                (
+                    "rank: {leaderboard: b, place: 1}",
+                    "claims.0.rank.leaderboard: no leaderboard is named 'b'",
+                ),
                 ("rank: {leaderboard: b, place: 0}", "claims.0.rank.place"),
                 (
                     "better: {than: base, task: t}",

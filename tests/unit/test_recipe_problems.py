@@ -3,14 +3,18 @@
 import re
 
 import pytest
+from pydantic import TypeAdapter
 from pydantic_core import ErrorDetails
 
 from herdbook import recipe as recipes
+from herdbook import yamlio
 from herdbook.cli.main import main
 from herdbook.errors import RecipeError, SourceError
+from herdbook.faults import _FORMS, in_words
 from herdbook.recipe.evaluate import Suite
-from herdbook.recipe.forms import _FORMS, in_words
-from herdbook.recipe.whole import Recipe
+from herdbook.recipe.references import named_in
+from herdbook.recipe.whole import Model, Recipe, parents
+from support import tiny
 
 GOOD = """\
 models:
@@ -116,6 +120,8 @@ KINDS = [
      "release.langauge: unknown key; did you mean 'language'?"),
     ("several forms", "layers: 1-3}", "layers: abc}", "abc",
      "models.cut.layers: expected all, a range of layers such as 0-7 or a list (found 'abc')"),
+    ("a suggestion is the end", "[mlp.down_proj]", "[mlp.dwn_proj]", "dwn_proj",
+     "a single matrix is written as in layers.31.mlp.up_proj; did you mean 'mlp.down_proj'?"),
     ("value_error", "license: apache-2.0", "license: apache2", "apache2", "did you mean 'apache-2.0'?"),
 ]  # fmt: skip
 
@@ -218,8 +224,7 @@ def test_what_is_wrong_in_any_section_hides_nothing_in_the_others():
     found = lines(text)
     for part, message in expected:
         (line,) = [line for line in found if message in line]
-        if "no model" not in message or "evaluate" in message:  # a name is told at the model that has it
-            assert line.startswith(f"r.yaml: line {place(text, part)}: ")
+        assert line.startswith(f"r.yaml: line {place(text, part)}: ")
     assert len(found) == len(expected), found
     numbers = [int(re.match(r"r\.yaml: line (\d+): ", line)[1]) for line in found]
     assert numbers == sorted(numbers)
@@ -250,6 +255,193 @@ def test_nothing_is_told_that_only_follows(changes, count):
     assert len(found) == count, found
 
 
+REFERENCES = """\
+models:
+  base: {folder: base}
+  other: {folder: other}
+  ties:
+    merge:
+      method: ties
+      base: bas1
+      models:
+        - {model: other}
+        - model: othr2
+          weight: 1.0
+      tokenizer:
+        source: union
+        tokens:
+          <new>:
+            source: othr3
+          <more>:
+            source:
+              kind: model_token
+              model: othr4
+              token: a
+  slerp:
+    merge:
+      method: slerp
+      base: base
+      other: othr5
+      tokenizer: othr6
+  stock:
+    merge:
+      method: model_stock
+      base: base
+      models:
+        - other
+        - othr7
+  stack:
+    merge:
+      method: passthrough
+      slices:
+        - {model: base, layers: 0-1}
+        - {model: othr8, layers: 0-1}
+  modules:
+    merge:
+      method: modules
+      modules:
+        default:
+          method: linear
+          models:
+            - model: base
+            - model: othr9
+  two:
+    moe:
+      base: bas10
+      experts:
+        - {model: base, prompts: [one]}
+        - model: othr11
+          prompts: [two]
+      tokenizer:
+        source: othr12
+  cut:
+    rank: {fraction: 0.5}
+    matrices: [mlp.down_proj]
+    laser: bas13
+  tuned:
+    adapter: adapter
+    on: bas14
+evaluate:
+  tasks: [t]
+  models:
+    - base
+    - ohter15
+  compare:
+    base:
+      - base16
+release:
+  name: Two
+  license: apache-2.0
+  model: tow17
+"""
+
+
+def test_a_name_that_does_not_exist_is_told_where_it_is_written():
+    """Everywhere that a recipe names a model: the wrong names are numbered, each on a line of its own."""
+    found = lines(REFERENCES)
+    assert len(found) == 17
+    for number, line in enumerate(found, 1):
+        ((at, name),) = [
+            (at, written[0])
+            for at, text in enumerate(REFERENCES.split("\n"), 1)
+            if (written := re.search(rf"\b[a-z]+{number}\b", text))
+        ]
+        assert line.startswith(f"r.yaml: line {at}: "), line
+        assert repr(name) in line
+        keys = line.split(": ")[2]
+        assert number == 16 or f"{keys}: no model is named {name!r}" in line
+        value = yamlio.load(REFERENCES)
+        for key in keys.split("."):
+            value = value[int(key) if key.isdigit() else key]
+        assert value == name
+
+
+def test_a_token_that_is_called_like_a_key_hides_no_name():
+    text = REFERENCES.replace("<new>:", "search:")
+    assert any("models.ties: no model is named 'othr3'" in line for line in lines(text))
+    assert len(lines(text)) == 17
+
+
+def test_where_a_model_names_others_are_all_that_it_is_made_from():
+    text = re.sub(r"\b[a-z]+\d+\b", "base", REFERENCES)
+    recipe = Recipe.model_construct(
+        models=TypeAdapter(dict[str, Model]).validate_python(yamlio.load(text)["models"])
+    )
+    for name, model in recipe.models.items():
+        written = model.model_dump(by_alias=True, exclude_unset=True)
+        assert {parent for _, parent in named_in(written)} == set(parents(model)), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "messages"),
+    [
+        # What is wrong inside of one expert does not hide what is wrong in the others.
+        (
+            [("prompts: [one]", "prompts: one"), ("prompts: [two]", "prompts: []")],
+            [
+                "experts.0.prompts: expected a list",
+                "experts.1.prompts: gate 'ridge' needs at least one prompt",
+            ],
+        ),
+        (
+            [("prompts: [one]", "prompts: [one], noise_scale: -1"), (", prompts: [two]", "")],
+            ["experts.0.noise_scale: must be", "experts.1.prompts: gate 'ridge' needs"],
+        ),
+        (
+            [
+                ("{model: base, prompts: [one]}", "{model: base}"),
+                ("base: base\n      experts", "base: base\n      seed: x\n      experts"),
+            ],
+            ["moe.seed: expected a whole number", "experts.0.prompts: gate 'ridge' needs"],
+        ),
+        # Whether prompts are needed is not known.
+        (
+            [
+                ("{model: base, prompts: [one]}", "{model: base}"),
+                ("base: base\n      experts", "base: base\n      gate: x\n      experts"),
+            ],
+            ["moe.gate: 'x' is not one of"],
+        ),
+        # Nor is anything told of an expert's prompts but that they have another form.
+        ([("prompts: [one]", "prompts: one")], ["experts.0.prompts: expected a list"]),
+        # The same goes for merges, and for names in what remains of a model.
+        (
+            [
+                ("model: other, weight: 1.0, density: 0.5", "model: ohter, weight: [], density: 3"),
+                ("method: ties", "method: ties\n      dtype: x"),
+            ],
+            [
+                "merge.dtype: 'x'",
+                "models.0.model: no model is named 'ohter'",
+                "models.0.weight: ",
+                "models.0.density: 3 is not",
+            ],
+        ),
+        # A circle among models is found, too, if another model names one that does not exist.
+        (
+            [
+                ("method: ties", "method: linear"),
+                (
+                    "      base: base\n      models:\n        - {model: other, weight: 1.0, density: 0.5}",
+                    "      models: [{model: cut}]",
+                ),
+                ("laser: base", "laser: mix"),
+                ("model: two\n", "model: tow\n"),
+            ],
+            [
+                "models: a model cannot be made from itself: mix -> cut -> mix",
+                "release.model: no model is named 'tow'",
+            ],
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_part_of_a_model_hides_nothing_in_the_others(changes, messages):
+    found = lines(changed(*changes))
+    assert len(found) == len(messages), found
+    for message in messages:
+        assert sum(message in line for line in found) == 1, (message, found)
+
+
 def test_many_problems_are_counted():
     entries = "".join(f"key{number}: 1\n" for number in range(150))
     found = lines(GOOD + entries)
@@ -270,10 +462,29 @@ def test_a_suite_is_told_in_the_same_way():
 
 
 def lock(tmp_path, monkeypatch, capsys, text):
+    """Lock a recipe; lm-eval has one task, ``t``."""
+    monkeypatch.setattr("herdbook.lock.task.resolve", resolved)
+    monkeypatch.setattr("herdbook.lock.measured.pin_data_sets", lambda *_: {})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
     status = main(["lock", "r.yaml"])
     return status, capsys.readouterr().err.splitlines()
+
+
+def resolved(names, files):
+    known = {
+        name: {
+            "name": name,
+            "definitions": {name: {"task": name, "dataset_path": "a/b"}},
+            "groups": {},
+            "files": [],
+        }
+        for name in names
+    }
+    return (
+        {name: task for name, task in known.items() if name == "t"},
+        {name: f"lm-eval has no task named {name!r}" for name in names if name != "t"},
+    )
 
 
 def test_a_wrong_recipe_does_not_hide_that_models_are_missing(tmp_path, monkeypatch, capsys):
@@ -281,21 +492,86 @@ def test_a_wrong_recipe_does_not_hide_that_models_are_missing(tmp_path, monkeypa
     text = changed(("license: apache-2.0", "license: apache2"))
     status, said = lock(tmp_path, monkeypatch, capsys, text)
     assert status == 2
-    assert len(said) == 2
+    said.remove("tasks: names are looked up in lm-eval")
+    assert len(said) == 3
     assert said[0] == "herdbook lock: r.yaml: line 3: models.other: the folder other does not exist"
-    assert "release.license: 'apache2'" in said[1]
+    assert said[1] == "r.yaml: line 20: calibration.text.data.0: the file text.jsonl does not exist"
+    assert "release.license: 'apache2'" in said[2]
 
 
 def test_all_missing_models_are_told(tmp_path, monkeypatch, capsys):
     """Texts of calibration are missing, too."""
-    monkeypatch.setattr("herdbook.lock.pin.pin_suites", lambda *_: {})
-    monkeypatch.setattr("herdbook.lock.pin._pin_tasks", lambda *_: {})
     status, said = lock(tmp_path, monkeypatch, capsys, GOOD)
     text = "\n".join(said)
     assert status in {2, 4}
     assert "the folder base does not exist" in text
     assert "the folder other does not exist" in text
     assert "text.jsonl" in text
+
+
+TASKS = """\
+evaluate:
+  tasks:
+    - hellswag
+    - missing.yaml
+    - broken.yaml
+    - t
+    - acr
+    - {suite: lost.yaml}
+    - {suite: suite.yaml}
+    - empty.yaml
+  models: [base, two]
+"""
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_all_that_is_wrong_with_tasks_is_told_at_once(tmp_path, monkeypatch, capsys, wrong):
+    """Names, files, suites and data, beside missing models and texts, and whatever else is wrong with the recipe."""
+    (tmp_path / "broken.yaml").write_text("task: [1", encoding="utf-8")
+    tiny.write_task(tmp_path / "empty.yaml", data="empty.jsonl")
+    (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
+    suite = "suite: s\ntitle: S\ntasks: [{task: also.yaml}, {task: winogrand}]\n"
+    (tmp_path / "suite.yaml").write_text(suite, encoding="utf-8")
+    changes = [("evaluate: {tasks: [t], models: [base, two]}\n", TASKS)]
+    text = changed(*changes, *[("license: apache-2.0", "license: apache2")] * wrong)
+    status, said = lock(tmp_path, monkeypatch, capsys, text)
+    assert status == 2
+    expected = [
+        ("base: {folder", "models.base: "),
+        ("other: {folder", "models.other: "),
+        ("- hellswag", "evaluate.tasks.0: lm-eval has no task named 'hellswag'"),
+        ("- missing.yaml", "evaluate.tasks.1: the file missing.yaml does not exist"),
+        ("- broken.yaml", "evaluate.tasks.2: broken.yaml: expected a task of lm-eval: line 1, column 9: "),
+        ("- acr", "evaluate.tasks.4: lm-eval has no task named 'acr'"),
+        ("lost.yaml", "evaluate.tasks.5: the file lost.yaml does not exist"),
+        ("{suite: suite.yaml}", "evaluate.tasks.6: suite.yaml: tasks.0: the file also.yaml does not exist"),
+        (
+            "{suite: suite.yaml}",
+            "evaluate.tasks.6: suite.yaml: tasks.1: lm-eval has no task named 'winogrand'",
+        ),
+        ("- empty.yaml", "evaluate.tasks.7: empty.yaml: empty.jsonl is empty"),
+        ("text: {data", "calibration.text"),
+        *[("license: apache2", "release.license: 'apache2'")] * wrong,
+    ]
+    told = [
+        line.removeprefix("herdbook lock: ")
+        for line in said
+        if line.removeprefix("herdbook lock: ").startswith("r.yaml")
+    ]
+    assert len(told) == len(expected), told
+    for part, message in expected:
+        (line,) = [line for line in told if f": {message}" in line]
+        assert line.startswith(f"r.yaml: line {place(text, part)}: {message}")
+
+
+def test_tasks_of_a_search_are_told_where_the_search_names_them(tmp_path, monkeypatch, capsys):
+    search = "search: {validation: valid.yaml, test: tset, metric: acc, population: 4, generations: 2, over: [{path: rank.fraction, low: 0.4, high: 0.6}]}"
+    text = changed(("layers: 1-3}", f"layers: 1-3, {search}}}"))
+    _, said = lock(tmp_path, monkeypatch, capsys, text)
+    assert any("models.cut.search.validation: the file valid.yaml does not exist" in line for line in said), (
+        said
+    )
+    assert any("models.cut.search.test: lm-eval has no task named 'tset'" in line for line in said), said
 
 
 def test_sources_that_do_not_answer_end_the_search(monkeypatch, tmp_path, capsys):

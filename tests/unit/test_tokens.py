@@ -255,6 +255,23 @@ def test_padded_embeddings_are_fine_and_a_token_beyond_them_is_not(tmp_path):
                 plans.load(recipe)
 
 
+def test_what_is_wrong_with_tokens_hides_nothing_of_the_tasks(tmp_path):
+    tiny.write_model(tmp_path / "a")
+    add(tmp_path / "a", "<pad>", 64)
+    tiny.write_task(tmp_path / "task.yaml")
+    task = {"task": "task.yaml", "gen_kwargs": {"max_gen_toks": 5}, "fewshot_as_multiturn": True}
+    recipe = tiny.write_recipe(
+        tmp_path / "r.yaml", {"a": {"folder": "a"}}, evaluate={"tasks": [task], "models": ["a"]}
+    )
+    tiny.lock(recipe)
+    with pytest.raises(RecipeError) as caught:
+        plans.load(recipe)
+    problems = caught.value.problems
+    assert len(problems) == 3, problems
+    for words in ("<pad>", "gen_kwargs: the model writes no text", "fewshot_as_multiturn: turns need"):
+        assert sum(words in problem for problem in problems) == 1
+
+
 def test_whose_tokens_count_can_be_said(tmp_path):
     merge = {"merge": {**SLERP["merge"], "tokenizer": "a"}}
     plan = planned(tmp_path, merge, lambda folder: rename(folder, {"w48": "<|im_start|>"}))

@@ -185,17 +185,17 @@ def test_missing_lock_says_how_to_make_it(project):
 
 @pytest.mark.slow
 def test_missing_source_and_then_going_on(project):
+    """It is told before anything runs, and not missed once what is made of it exists."""
     path = project.recipe.parent / "other/model.safetensors"
     path.rename(path.with_suffix(".away"))
-    said = failure(project, "--keep-going")
-    assert "models.other: config/other/model.safetensors is missing" in said
-    made = {path.name.rpartition("-")[0] for path in (project.results / "shards").glob("*.safetensors")}
-    assert "base.1" in made
-    assert "other.1" not in made
+    for arguments in (("--dry-run",), ("--keep-going",)):
+        said = failure(project, *arguments)
+        assert "models.other.folder: config/other/model.safetensors is missing" in said
+        assert not (project.results / "shards").exists()
     path.with_suffix(".away").rename(path)
-    made = shards_made(project.run("--until", "moe"))
-    assert "other.1" in made
-    assert "base.1" not in made
+    assert "other.1" in shards_made(project.run("--until", "fetch"))
+    path.rename(path.with_suffix(".away"))
+    assert {name.rpartition(".")[0] for name in shards_made(project.run("--until", "moe"))} == {"mix"}
 
 
 def test_wrong_digest(project):

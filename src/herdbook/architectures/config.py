@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from herdbook.humanize import first_problem
+from herdbook.faults import told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -104,27 +104,28 @@ class Generation(BaseModel):
     top_p: float | None = None
 
 
-def wrong_generation(content: Mapping[str, Any]) -> str | None:
-    """Return which value of a generation config has another type than it must have, and why; None if all are valid."""
+def wrong_generation(content: Mapping[str, Any]) -> list[str]:
+    """Return which values of a generation config have another type than they must have, and why, one line each."""
     try:
         Generation.model_validate(dict(content))
     except ValidationError as error:
-        return first_problem(error)
-    return None
+        return told(error, content)
+    return []
 
 
-def wrong_type(config: Mapping[str, Any]) -> str | None:
-    """Return which value of a configuration has another type than it must have, and why; None if all are valid."""
+def wrong_types(config: Mapping[str, Any]) -> list[str]:
+    """Return which values of a configuration have another type than they must have, and why, one line each."""
     try:
         known = Config.model_validate(dict(config))
     except ValidationError as error:
-        return first_problem(error)
+        return told(error, config)
+    problems = []
     for where, section in _ropes(known):
         try:
             _Rope.model_validate(section)
         except ValidationError as error:
-            return f"{where}.{first_problem(error)}"
-    return None
+            problems += [f"{where}.{problem}" for problem in told(error, section)]
+    return problems
 
 
 def _ropes(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:

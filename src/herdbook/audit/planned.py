@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from herdbook.architectures.rows import is_embeddings
 from herdbook.errors import RecipeError, UnverifiedError
-from herdbook.humanize import first_problem
+from herdbook.faults import first_in_words
 from herdbook.importing.convert import convert
 from herdbook.importing.finding import find
 from herdbook.importing.steps import Steps, steps_of
@@ -169,7 +169,7 @@ def _pinned(reference: str, model: Model) -> LockedSource:
             config=model.config,
         )
     except ValidationError as error:
-        raise UnverifiedError(f"{reference}: {first_problem(error)}") from error
+        raise UnverifiedError(f"{reference}: {first_in_words(error)}") from error
 
 
 def reason(error: Exception) -> str:

@@ -40,13 +40,18 @@ def command(recipe: Path, results: Path, gpu_memory: int | None, *, elsewhere: b
     """
     from herdbook import needs
     from herdbook import plan as plans
+    from herdbook.plan.beside import missing_beside
     from herdbook.plan.jobs import jobs
 
     plan = plans.load(recipe, results)
     show(plan)
     if not elsewhere:
         unmade = [job for job in jobs(plan) if not all(map(Path.exists, job.outputs))]
-        for line in needs.missing_software(unmade):  # the jobs may still run elsewhere, or with conda
+        lost = dict.fromkeys(line for job in unmade for line in missing_beside(plan, job))
+        for line in (
+            *lost,
+            *needs.missing_software(unmade),
+        ):  # the jobs may still run elsewhere, or with conda
             say(f"warning: on this machine: {line}", file=sys.stderr)
         needs.check_disk(plan)
     needs.check_gpu(plan, gpu_memory)

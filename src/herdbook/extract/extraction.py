@@ -20,8 +20,9 @@ from herdbook.errors import CheckpointError, RecipeError, SourceError
 from herdbook.extract.adapter import factor_names, settings, stored_name
 from herdbook.extract.record import RECORD, Matrix, Record, Request
 from herdbook.extract.whole import compare_whole
+from herdbook.faults import first_in_words
 from herdbook.files import remove_abandoned, write_json
-from herdbook.humanize import first_problem, percent, plural
+from herdbook.humanize import percent, plural
 from herdbook.inference.threads import one_thread_a_matrix
 from herdbook.key import SHORT, digest
 from herdbook.lock import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -243,7 +244,7 @@ def read_record(folder: Path) -> Record:
             f"{folder}: contains no {RECORD}, so it is not an adapter of `herdbook extract`"
         ) from error
     except ValidationError as error:
-        raise SourceError(f"{folder}: {RECORD} is damaged: {first_problem(error)}") from error
+        raise SourceError(f"{folder}: {RECORD} is damaged: {first_in_words(error)}") from error
     except ValueError as error:
         raise SourceError(f"{folder}: {RECORD} is damaged: {error}") from error
 

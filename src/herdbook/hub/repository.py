@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from herdbook import jsonio, limits
 from herdbook.errors import SourceError, WrongAnswerError
+from herdbook.faults import first_in_words
 from herdbook.hub.failure import persist
 from herdbook.hub.transport import client, read_whole
-from herdbook.humanize import first_problem
 from herdbook.layout import WEIGHTS, WEIGHTS_INDEX
 from herdbook.sources.data_set import is_data
 from herdbook.sources.index import read_index
@@ -127,7 +127,7 @@ def resolve(repo: str, revision: str | None, kind: Kind = "model") -> RemoteRepo
             return _Answer.model_validate(jsonio.load(content, limits.ANSWER))
         except ValidationError as error:
             raise ValueError(
-                f"the response does not describe a repository: {first_problem(error)}"
+                f"the response does not describe a repository: {first_in_words(error)}"
             ) from error
 
     info = persist(request, what, spelt(repo, kind))

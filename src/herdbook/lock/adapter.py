@@ -36,9 +36,11 @@ def pin_adapter(model: Adapter, beside: Path) -> LockedAdapter:
         return pin_hub_adapter(model, hub.resolve(repo, revision or None))
     folder = beside / model.adapter
     what = f"adapter: {model.adapter}"
-    _check_adapter({path.name for path in folder.iterdir()} if folder.is_dir() else set(), what, str(folder))
+    if not folder.is_dir():
+        raise SourceError(f"{what}: the folder {folder} does not exist")
+    _check_adapter({path.name for path in folder.iterdir()}, what, str(folder))
     refuse_pointers(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS], what)
-    config = read_config(reader(folder)(ADAPTER_CONFIG), what)
+    config = read_config(reader(folder)(ADAPTER_CONFIG), what, ADAPTER_CONFIG)
     if is_absolute(str(config.get(ADAPTED))):
         del config[
             ADAPTED
@@ -71,7 +73,7 @@ def pin_hub_adapter(model: Adapter, remote: RemoteRepo) -> LockedAdapter:
         asked=request(model),
         **vars(read_tokenizer(files, _hub_reader(repo, remote, what), what)),
         files=tuple(LockedFile(**vars(file)) for file in pinned),
-        config=read_config(config, what),
+        config=read_config(config, what, ADAPTER_CONFIG),
         tensors=_adapter_tensors(hub.tensor_headers(repo, remote.commit, ADAPTER_WEIGHTS)),
         revision=remote.commit,
         license_texts=pin_texts(

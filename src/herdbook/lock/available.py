@@ -1,13 +1,16 @@
-"""Which sources of a recipe do not exist, for one that is not pinned since something else is wrong with it."""
+"""Which sources, tasks and texts of a recipe do not exist, for one that is not pinned since something else is wrong with it."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from herdbook import hub
-from herdbook.errors import RecipeError, SourceError, UnreachableError, merged
+from herdbook.errors import Gathered, RecipeError, SourceError, UnreachableError
+from herdbook.lock.local import pin_local
+from herdbook.lock.measured import pin_tasks_of
 from herdbook.lock.paths import is_absolute
-from herdbook.recipe import Adapter, Folder, Hub, located, read_text, readable_models
+from herdbook.recipe import Adapter, Folder, Hub, located, read_text, readable_models, readable_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
 def with_missing_sources(error: RecipeError, recipe_path: Path, report: Callable[[str], None]) -> RecipeError:
     """Return what is wrong with a recipe together with which of its sources do not exist, so that all is told at once.
 
-    Nothing is downloaded: repositories are looked up, and folders looked for. If a server does not answer, no other is asked;
+    So are its tasks, with what is wrong with them, and its texts, if the sections that name them have the right form. Nothing is
+    downloaded: repositories are looked up, and files and folders looked for. If a server does not answer, no other is asked;
     that is not reported, since the recipe must be changed first, and may name the same sources then.
 
     Args:
@@ -27,18 +31,30 @@ def with_missing_sources(error: RecipeError, recipe_path: Path, report: Callable
         recipe_path: Its path.
         report: Called with a line for each repository that is looked up.
     """
-    problems = []
+    found, beside = Gathered(partial(located, path=recipe_path)), recipe_path.parent
+    found.add(error)
     try:
-        for name, model in readable_models(read_text(recipe_path)).items():
-            try:
-                _look_up(name, model, recipe_path.parent, report)
-            except UnreachableError:
-                break
-            except SourceError as missing:
-                problems.append(f"models.{name}: {missing}")
-    except RecipeError:  # the file cannot be read
+        text = read_text(recipe_path)
+    except RecipeError:  # which is that error
         return error
-    return merged([error, located(problems, recipe_path)]).by_line() if problems else error
+    for name, model in readable_models(text).items():
+        try:
+            _look_up(name, model, beside, report)
+        except UnreachableError:
+            break
+        except SourceError as missing:
+            found.add(missing, f"models.{name}")
+    if evaluate := readable_section(text, "evaluate"):
+        pin_tasks_of(evaluate, {}, beside, report, found)
+    for name, entry in (readable_section(text, "calibration") or {}).items():
+        for index, file in enumerate(entry.data):
+            with found.one():
+                pin_local(beside, file, f"calibration.{name}.data.{index}")
+    try:
+        found.end()
+    except RecipeError as whole:
+        return whole
+    return error
 
 
 def _look_up(name: str, model: Section, beside: Path, report: Callable[[str], None]) -> None:

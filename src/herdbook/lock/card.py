@@ -58,8 +58,8 @@ def pin_templates(recipe: Recipe, beside: Path) -> dict[str, LockedFile]:
         if name not in SECTIONS and name not in found:
             advice = did_you_mean(name, [*SECTIONS, *found])
             problems.append(
-                f"card.sections.{index}: no section is named {name!r}{advice}; one of your own needs card.templates with "
-                f"{name}{TEMPLATE_SUFFIX}"
+                f"card.sections.{index}: no section is named {name!r}; one of your own needs card.templates with "
+                f"{name}{TEMPLATE_SUFFIX}{advice}"
             )
     if problems:
         raise RecipeError(problems)

@@ -22,26 +22,35 @@ from herdbook.sources.data_set import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from herdbook.errors import Gathered
     from herdbook.lock.evaluation import LockedTask
     from herdbook.sources.data_set import Reading
 
 
-def pin_data_sets(tasks: Mapping[str, LockedTask], report: Callable[[str], None]) -> dict[str, LockedDataSet]:
+def pin_data_sets(
+    tasks: Mapping[str, LockedTask], report: Callable[[str], None], found: Gathered
+) -> dict[str, LockedDataSet]:
     """Pin the data sets that tasks read, each once, with the files that any of these tasks reads.
 
-    Raises:
-        SourceError: If a data set or a revision is unavailable, or has not what a task reads of it; both are named.
+    Args:
+        tasks: The tasks.
+        report: Called with a line for each data set.
+        found: Takes the errors: of data sets and revisions that are unavailable, or have not what a task reads of them.
+
+    Returns:
+        The others.
     """
     pinned = {}
     for name, read in readings(tasks).items():
         report(f"data set: {name}")
         repo, _, revision = name.partition("@")
         branch = revision or "main"
-        remote = hub.resolve(repo, revision or None, "dataset")
-        if is_script(repo, [file.name for file in remote.files]):
-            branch = CONVERTED
-            remote = hub.resolve(repo, branch, "dataset")
-        pinned[name] = pin_data_set(repo, remote, branch, read)
+        with found.one():
+            remote = hub.resolve(repo, revision or None, "dataset")
+            if is_script(repo, [file.name for file in remote.files]):
+                branch = CONVERTED
+                remote = hub.resolve(repo, branch, "dataset")
+            pinned[name] = pin_data_set(repo, remote, branch, read)
     return pinned
 
 

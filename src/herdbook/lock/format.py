@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from herdbook import __version__, jsonio, limits
 from herdbook.errors import LockError
+from herdbook.faults import first_in_words
 from herdbook.files import write_text
-from herdbook.humanize import first_problem
 from herdbook.lock.lock import Lock
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ def load(path: Path) -> Lock:
     except (OSError, UnicodeDecodeError) as error:
         raise LockError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except ValidationError as error:
-        raise LockError(f"{path}: is damaged at {first_problem(error)}. Run {lock_command(path)}.") from error
+        raise LockError(
+            f"{path}: is damaged at {first_in_words(error)}. Run {lock_command(path)}."
+        ) from error
     except jsonio.JsonError as error:
         raise LockError(f"{path}: is damaged: {error}. Run {lock_command(path)}.") from error
 

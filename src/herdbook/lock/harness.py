@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from herdbook import apart
-from herdbook.errors import RecipeError, SourceError
+from herdbook.errors import SourceError
 from herdbook.humanize import did_you_mean
 
 if TYPE_CHECKING:
@@ -44,11 +44,15 @@ class ResolvedTask(TypedDict):
     files: list[str]
 
 
-def resolve(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, ResolvedTask]:
+def resolve(
+    names: Iterable[str], files: Mapping[str, Path]
+) -> tuple[dict[str, ResolvedTask], dict[str, str]]:
     """Return the tasks as lm-eval resolves them, each by its name, or by the name that the recipe has for its file.
 
+    Returns:
+        The tasks; and of those that lm-eval does not have, or cannot read, what is wrong.
+
     Raises:
-        RecipeError: If lm-eval has no such task, or cannot read one; the messages name the task.
         SourceError: If lm-eval is not installed, or gave no answer.
     """
     question = {"names": list(names), "files": {name: str(path) for name, path in files.items()}}
@@ -63,10 +67,7 @@ def resolve(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, Resolv
             "evaluate.tasks: names of lm-eval's tasks, and files with `include`, `!function` or groups, are read by lm-eval, "
             "which is not installed. Install it with:\n  pip install 'herdbook[evaluate]'"
         )
-    if problems := answer["problems"]:
-        raise RecipeError([f"evaluate.tasks: {problem}" for problem in problems])
-    found: dict[str, ResolvedTask] = answer["tasks"]
-    return found
+    return answer["tasks"], answer["problems"]
 
 
 def version() -> str:
@@ -99,16 +100,16 @@ def reply(names: list[str], files: dict[str, str]) -> dict[str, Any]:
     if not index.keys() >= set(names):  # to name the nearest ones
         index = TaskManager().task_index
     tasks: dict[str, ResolvedTask] = {}
-    problems = []
+    problems: dict[str, str] = {}
     for name in (*names, *files):
         if name in names and name not in index:
-            problems.append(f"lm-eval has no task, group or tag named {name!r}{did_you_mean(name, index)}")
+            problems[name] = f"lm-eval has no task, group or tag named {name!r}{did_you_mean(name, index)}"
             continue
         try:
             tasks[name] = _resolved(files[name] if name in files else index[name], index)
             json.dumps(tasks[name], allow_nan=False)
         except Exception as error:  # noqa: BLE001 - a stranger's file: lm-eval may end at it in any way
-            problems.append(f"{name}: lm-eval cannot read it: {type(error).__name__}: {str(error)[:300]}")
+            problems[name] = f"{name}: lm-eval cannot read it: {type(error).__name__}: {str(error)[:300]}"
     return {"problems": problems, "tasks": tasks}
 
 

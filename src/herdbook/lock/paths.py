@@ -111,10 +111,11 @@ def check_recipe(recipe: Recipe, recipe_path: Path) -> None:
         raise located(problems, recipe_path)
 
 
-def check_task(task: str, text: str, data: list[str], beside: Path) -> None:
+def check_task(where: str, task: str, text: str, data: list[str], beside: Path) -> None:
     """Check that the file of an evaluation task, which becomes part of the release, contains no paths of this machine.
 
     Args:
+        where: The key that names it, and the file, for error messages.
         task: The file's path, as the recipe names it.
         text: Its content.
         data: The paths of its data, relative to the file.
@@ -127,7 +128,7 @@ def check_task(task: str, text: str, data: list[str], beside: Path) -> None:
     problems = [wrong for path in data if (wrong := problem(path, folder)) is not None]
     problems = problems or list(_shown(text, beside))
     if problems:
-        raise RecipeError([f"evaluate.tasks: {task}: {wrong}" for wrong in problems])
+        raise RecipeError([f"{where}: {wrong}" for wrong in problems])
 
 
 def _shown(text: str, beside: Path) -> Iterator[str]:

@@ -6,12 +6,11 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from herdbook.architectures.rows import is_embeddings
-from herdbook.errors import Gathered, RecipeError
+from herdbook.errors import Gathered
 from herdbook.lock import harness, union
 from herdbook.lock.adapter import adapter_vocabulary, pin_adapter
 from herdbook.lock.calibration import pin_calibration, refuse_overlap, refuse_used
 from herdbook.lock.card import pin_image, pin_templates
-from herdbook.lock.data_set import pin_data_sets
 from herdbook.lock.evaluation import LockedHarness
 from herdbook.lock.folder import pin_folder
 from herdbook.lock.hub_file import pin_hub_file
@@ -19,24 +18,22 @@ from herdbook.lock.identity import prove
 from herdbook.lock.imatrix import pin_imatrix
 from herdbook.lock.local import reader
 from herdbook.lock.lock import Lock
+from herdbook.lock.measured import pin_measured
 from herdbook.lock.paths import check_recipe
 from herdbook.lock.repository import hub_reader, pin_hub
-from herdbook.lock.searches import pin_searches, tasks_of_searches
+from herdbook.lock.searches import pin_searches
 from herdbook.lock.snapshot import pin_snapshot
 from herdbook.lock.succession import pin_predecessor
-from herdbook.lock.suite import check_scores, pin_suites
-from herdbook.lock.task import pin_tasks
 from herdbook.lock.tokens import compare
 from herdbook.lock.union import SideFilesOf
 from herdbook.lock.wheel import pin_pypi, wheel_reader
-from herdbook.recipe import Adapter, Folder, Hub, Pypi, is_file, measured
+from herdbook.recipe import Adapter, Folder, Hub, Pypi, located
 from herdbook.sources.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from herdbook.lock.evaluation import LockedSuite, LockedTask
     from herdbook.lock.predecessor import LockedPredecessor
     from herdbook.lock.vocabulary import LockedTokenDifference, LockedVocabulary
     from herdbook.lock.weights import LockedAdapter, LockedSource
@@ -56,7 +53,7 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
         RecipeError: If the recipe, or a task that it names, cannot be released as it is.
         SourceError: If a source is unavailable or is refused.
     """
-    beside, found = recipe_path.parent, Gathered()
+    beside, found = recipe_path.parent, Gathered(partial(located, path=recipe_path))
     with found.one():
         check_recipe(recipe, recipe_path)
     with found.one():
@@ -66,7 +63,7 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
     sources: dict[str, LockedSource] = {}
     adapters: dict[str, LockedAdapter] = {}
     for name, model in recipe.models.items():
-        with found.one():
+        with found.one(f"models.{name}"):
             match model:
                 case Hub():
                     report(f"{name}: {model.hub}")
@@ -82,12 +79,8 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
                     adapters[name] = pin_adapter(model, beside)
                 case _:
                     pass
-    with found.one():
-        suites = pin_suites(recipe.evaluate, beside) if recipe.evaluate else {}
-        every = _pin_tasks(recipe, suites, beside, report)
-        tasks = {name: task for name, task in every.items() if name in _measured(recipe, suites)}
-        check_scores(suites, tasks)
-        data_sets = pin_data_sets(tasks, report)
+    measured = pin_measured(recipe, beside, report, found)
+    tasks = measured.tasks
     boards = {}
     for name, board in recipe.leaderboards.items():
         with found.one():
@@ -106,16 +99,20 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
         imatrix = pin_imatrix(recipe, beside)
     with found.one():
         predecessor = _pin_predecessor(recipe, report)
+    tuned = pin_searches(recipe, measured.every, report, found)
     found.end()
-    refuse_overlap(recipe, beside, tasks, report)
-    refuse_used(recipe, beside)
+    with found.one():
+        refuse_overlap(recipe, beside, tasks, report)
+    with found.one():
+        refuse_used(recipe, beside)
+    found.end()
     vocabularies = make_vocabularies(recipe, sources, beside)
     return Lock(
         sources=sources,
         adapters=adapters,
         tasks=tasks,
-        suites=suites,
-        data_sets=data_sets,
+        suites=measured.suites,
+        data_sets=measured.data_sets,
         harness=LockedHarness(lm_eval=harness.version()) if tasks else None,
         leaderboards=boards,
         calibration=calibration,
@@ -128,7 +125,7 @@ def pin(recipe: Recipe, recipe_path: Path, report: Callable[[str], None]) -> Loc
         templates=templates,
         image=image,
         predecessor=predecessor,
-        tuned=pin_searches(recipe, every, report),
+        tuned=tuned,
     )
 
 
@@ -138,27 +135,6 @@ def _pin_predecessor(recipe: Recipe, report: Callable[[str], None]) -> LockedPre
         return None
     report(f"predecessor: {replaced}")
     return pin_predecessor(replaced)
-
-
-def _pin_tasks(
-    recipe: Recipe, suites: Mapping[str, LockedSuite], beside: Path, report: Callable[[str], None]
-) -> dict[str, LockedTask]:
-    """Pin all tasks: those that are measured, and those of searches."""
-    names = _measured(recipe, suites)
-    if twice := [task for index, task in enumerate(names) if task in names[:index]]:
-        raise RecipeError(f"evaluate.tasks: {twice[0]} is measured twice. Leave one of them out")
-    names = list(dict.fromkeys([*names, *tasks_of_searches(recipe)]))
-    if any(not is_file(task) for task in names):
-        report("tasks: names are looked up in lm-eval")
-    trust = recipe.evaluate.trust if recipe.evaluate else []
-    return pin_tasks(names, trust, beside) if names else {}
-
-
-def _measured(recipe: Recipe, suites: Mapping[str, LockedSuite]) -> list[str]:
-    """Return the tasks of ``evaluate``, those of suites included."""
-    if recipe.evaluate is None:
-        return []
-    return [one.task for one in measured(recipe.evaluate, {path: one.suite for path, one in suites.items()})]
 
 
 def compare_tokens(

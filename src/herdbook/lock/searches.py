@@ -17,42 +17,48 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from herdbook.errors import Gathered
     from herdbook.lock.evaluation import LockedTask
     from herdbook.lock.lock import Lock
     from herdbook.recipe import Recipe
 
 
-def tasks_of_searches(recipe: Recipe) -> list[str]:
-    """Return the tasks of a recipe's searches, as it names them."""
-    searches = filter(None, map(search_of, recipe.models.values()))
-    return list(dict.fromkeys(one.task for search in searches for one in search.tasks))
+def tasks_of_searches(recipe: Recipe) -> dict[str, str]:
+    """Return the tasks of a recipe's searches, as it names them, each with the first key that names it."""
+    places: dict[str, str] = {}
+    for name, model in recipe.models.items():
+        if search := search_of(model):
+            for key, one in zip(("validation", "test"), search.tasks, strict=True):
+                places.setdefault(one.task, f"models.{name}.search.{key}")
+    return places
 
 
 def pin_searches(
-    recipe: Recipe, tasks: Mapping[str, LockedTask], report: Callable[[str], None]
+    recipe: Recipe, tasks: Mapping[str, LockedTask], report: Callable[[str], None], found: Gathered
 ) -> dict[str, LockedSearch]:
     """Return a lock's entries on searches, without what they found.
 
     Args:
         recipe: The recipe.
-        tasks: All tasks, pinned.
+        tasks: All tasks that could be pinned. A search with another one has no entry.
         report: Called with a line for each data set.
-
-    Raises:
-        RecipeError: If trials would be judged by what the winner is tested on, or a metric does not exist.
-        SourceError: If a data set is unavailable.
+        found: Takes the errors: of trials that would be judged by what the winner is tested on, metrics that do not exist, and
+            data sets that are unavailable.
     """
-    found = {}
+    pinned = {}
     for name, model in recipe.models.items():
-        if search := search_of(model):
-            own = {one.task: tasks[one.task] for one in search.tasks}
+        search = search_of(model)
+        if search is None or not all(one.task in tasks for one in search.tasks):
+            continue
+        own = {one.task: tasks[one.task] for one in search.tasks}
+        with found.one():
             _check(f"models.{name}.search", search.metric, *own.values())
-            found[name] = LockedSearch(
+            pinned[name] = LockedSearch(
                 tasks=own,
-                data_sets=pin_data_sets(own, report),
+                data_sets=pin_data_sets(own, report, found),
                 harness=LockedHarness(lm_eval=harness.version()),
             )
-    return found
+    return pinned
 
 
 def with_results(lock: Lock, before: Path) -> Lock:

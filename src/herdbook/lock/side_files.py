@@ -66,11 +66,12 @@ def read_tokenizer(names: Collection[str], read: Callable[[str], bytes], what: s
     except limits.OverLimitError as error:
         raise SourceError(f"{what}: refused: its {TOKENIZER_CONFIG} {error}") from error
     except ValueError as error:
-        raise SourceError(f"{what}: its {TOKENIZER_CONFIG}: {error}") from error
+        problems = str(error).split("\n")
+        raise SourceError("\n".join(f"{what}: its {TOKENIZER_CONFIG}: {one}" for one in problems)) from error
     try:
         templates = read_templates(names, read)
-    except ValueError as error:
-        raise SourceError(f"{what}: its chat template is not UTF-8: {error}") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{what}: its chat template is not UTF-8 (byte {error.start + 1:,})") from error
     if problem := wrong_template(templates.values()):
         raise SourceError(
             f"{what}: its chat template is not one that transformers can use: {problem}. Use a revision or a copy with one that is, "
@@ -98,8 +99,8 @@ def read_side_files(names: Collection[str], read: Callable[[str], bytes], what: 
     generation = (
         read_config(read(GENERATION_CONFIG), what, GENERATION_CONFIG) if GENERATION_CONFIG in names else {}
     )
-    if problem := wrong_generation(generation):
-        raise SourceError(f"{what}: {GENERATION_CONFIG}: {problem}")
+    if problems := wrong_generation(generation):
+        raise SourceError("\n".join(f"{what}: {GENERATION_CONFIG}: {problem}" for problem in problems))
     for name in (TOKENIZER_CONFIG, *PROCESSOR_FILES):
         if name in names:
             read_config(read(name), what, name)

@@ -9,31 +9,46 @@ from herdbook.humanize import did_you_mean
 from herdbook.lock.definition import labels_of
 from herdbook.lock.evaluation import LockedSuite
 from herdbook.lock.local import pin_local
-from herdbook.recipe import parse_suite, read_text
+from herdbook.recipe import AskedSuite, parse_suite, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from herdbook.errors import Gathered
     from herdbook.lock.evaluation import LockedTask
     from herdbook.recipe import Evaluate
 
 
-def pin_suites(evaluate: Evaluate, beside: Path) -> dict[str, LockedSuite]:
+def pin_suites(evaluate: Evaluate, beside: Path, found: Gathered) -> dict[str, LockedSuite]:
     """Pin the suites that a recipe names, by their files.
 
-    Raises:
-        RecipeError: If a suite is wrong, or two have one name.
-        SourceError: If a file does not exist.
+    Args:
+        evaluate: What the recipe measures.
+        beside: The recipe's folder.
+        found: Takes the errors: of suites that are wrong, have the name of another one, or do not exist.
+
+    Returns:
+        The others.
     """
     pinned: dict[str, LockedSuite] = {}
-    for path in dict.fromkeys(evaluate.suites):
-        file = pin_local(beside, path, "evaluate.tasks")
-        suite = parse_suite(read_text(beside / path), path)
-        if other := next((name for name, one in pinned.items() if one.suite.suite == suite.suite), None):
-            raise RecipeError(f"evaluate.tasks: {other} and {path} are both suites named {suite.suite!r}")
-        pinned[path] = LockedSuite(file=file, suite=suite)
+    for path, where in suite_places(evaluate).items():
+        with found.one():
+            file = pin_local(beside, path, where)
+            suite = parse_suite(read_text(beside / path), path)
+            if other := next((name for name, one in pinned.items() if one.suite.suite == suite.suite), None):
+                raise RecipeError(f"{where}: {other} and {path} are both suites named {suite.suite!r}")
+            pinned[path] = LockedSuite(file=file, suite=suite)
     return pinned
+
+
+def suite_places(evaluate: Evaluate) -> dict[str, str]:
+    """Return the suites that a recipe names, by their files, each with the first key that names it."""
+    places: dict[str, str] = {}
+    for index, entry in enumerate(evaluate.entries):
+        if isinstance(entry, AskedSuite):
+            places.setdefault(entry.suite, f"evaluate.tasks.{index}")
+    return places
 
 
 def check_scores(suites: Mapping[str, LockedSuite], tasks: Mapping[str, LockedTask]) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from herdbook import yamlio
-from herdbook.errors import RecipeError
-from herdbook.humanize import first_problem
+from herdbook.errors import Gathered, RecipeError
+from herdbook.faults import told
 from herdbook.lock.definition import data_files, problems_of
 from herdbook.lock.evaluation import FUNCTION, OWN, LockedGroup, LockedTask, harness_folder
 from herdbook.lock.file import pin_file
@@ -59,6 +59,9 @@ class Plain(BaseModel):
     metric_list: list[dict[str, Any]] | None = None
 
 
+ASKED = "evaluate.tasks"  # the key of a recipe that names tasks
+
+
 def read_task(content: bytes, name: str) -> dict[str, Any] | None:
     """Return the definition of a task that a file contains; None if lm-eval has to resolve it.
 
@@ -69,67 +72,79 @@ def read_task(content: bytes, name: str) -> dict[str, Any] | None:
     Raises:
         RecipeError: If it is not a task.
     """
-    spec = _read(content, name)
+    spec = _read(content, f"{ASKED}: {name}")
     return spec if _is_plain(spec) else None
 
 
-def _read(content: bytes, name: str) -> dict[str, Any]:
-    """Return the content of a task file. Raises RecipeError if it is not a task."""
+def _read(content: bytes, where: str) -> dict[str, Any]:
+    """Return the content of a task file; ``where`` names it. Raises RecipeError if it is not a task."""
     try:
         spec = yamlio.load(content.decode(), _Loader)
         if not isinstance(spec, dict) or _is_plain(spec):
             Plain.model_validate(spec)
         found: dict[str, Any] = spec
     except UnicodeDecodeError as error:
-        wrong = f"it is not UTF-8 ({error})"
+        wrong = [f"it is not UTF-8 (byte {error.start + 1:,})"]
     except yamlio.YamlError as error:
-        wrong = str(error)
+        wrong = [str(error)]
     except ValidationError as error:
-        wrong = first_problem(error)
+        wrong = told(error, spec)
     else:
         return found
-    raise RecipeError(f"evaluate.tasks: {name}: expected a task of lm-eval: {wrong}")
+    raise RecipeError([f"{where}: expected a task of lm-eval: {problem}" for problem in wrong])
 
 
 def _is_plain(spec: dict[str, Any]) -> bool:
     return not any(key in spec for key in RESOLVED) and not any(True for _ in _functions(spec))
 
 
-def pin_tasks(names: Sequence[str], trust: Sequence[str], beside: Path) -> dict[str, LockedTask]:
+def pin_tasks(
+    places: Mapping[str, str], trust: Sequence[str], beside: Path, found: Gathered
+) -> dict[str, LockedTask]:
     """Pin tasks, by their names and files, as they are named relative to the recipe.
 
     Args:
-        names: The tasks.
+        places: The tasks, each with the key that names it.
         trust: The files of code that tasks may run.
         beside: The recipe's folder.
+        found: Takes the errors: of tasks that do not exist, cannot be measured as they are, or run code that is not trusted.
 
-    Raises:
-        RecipeError: If a task does not exist, cannot be measured as it is, or runs code that is not trusted.
-        SourceError: If a file does not exist.
+    Returns:
+        The other tasks.
     """
-    found: dict[str, ResolvedTask] = {}
+    known: dict[str, ResolvedTask] = {}
     files: dict[str, Path] = {}
-    for task in filter(is_file, names):
-        pin_local(beside, task, "evaluate.tasks")
-        spec = _read((beside / task).read_bytes(), task)
-        if _is_plain(spec):
-            found[task] = {
-                "name": spec["task"],
-                "definitions": {spec["task"]: spec},
-                "groups": {},
-                "files": [],
-            }
-        else:
-            _Pinning(task, beside, trust).check(spec)
-            files[task] = beside / task
-    registered = [task for task in names if not is_file(task)]
-    found |= resolve(registered, files) if registered or files else {}
-    pinned = {task: _Pinning(task, beside, trust).pin(found[task]) for task in names}
-    _refuse_equal_names(pinned)
+    for task, where in places.items():
+        if not is_file(task):
+            continue
+        with found.one():
+            pin_local(beside, task, where)
+            spec = _read((beside / task).read_bytes(), f"{where}: {task}")
+            if _is_plain(spec):
+                named = str(spec["task"])
+                known[task] = {"name": named, "definitions": {named: spec}, "groups": {}, "files": []}
+            else:
+                _Pinning(task, beside, trust, where).check(spec)
+                files[task] = beside / task
+    registered = [task for task in places if not is_file(task)]
+    if registered or files:
+        with found.one():
+            resolved, problems = resolve(registered, files)
+            known |= resolved
+            for task, problem in problems.items():
+                found.add(RecipeError(f"{places[task]}: {problem}"))
+    pinned = {}
+    for task in filter(known.__contains__, places):
+        with found.one():
+            pinned[task] = _Pinning(task, beside, trust, places[task]).pin(known[task])
+    return pinned
+
+
+def refuse_idle(trust: Sequence[str], pinned: Mapping[str, LockedTask]) -> None:
+    """Refuse trust in code that no task runs. Raises RecipeError."""
     used = {file.name for locked in pinned.values() for file in locked.sources}
     if idle := [path for path in trust if os.path.normpath(path) not in used]:
         raise RecipeError(f"evaluate.trust: {idle[0]}: no task runs it; leave it out")
-    return pinned
 
 
 def resolve_again(
@@ -146,19 +161,21 @@ def resolve_again(
         RecipeError: If lm-eval has no such task, or cannot read one.
         SourceError: If lm-eval is not installed, or gave no answer.
     """
-    found = resolve(
+    found, problems = resolve(
         [task for task in locked if not is_file(task)],
         {task: beside / task for task in filter(is_file, locked)},
     )
+    if problems:
+        raise RecipeError([f"{ASKED}: {problem}" for problem in problems.values()])
     return {task: _Pinning(task, beside, trust).resolved(found[task]) for task in locked}
 
 
 class _Pinning:
     """One task as it is pinned: where its files are, and what is wrong with it."""
 
-    def __init__(self, task: str, beside: Path, trust: Sequence[str]) -> None:
-        self._task, self._beside = task, beside
-        self._where = f"evaluate.tasks: {task}"
+    def __init__(self, task: str, beside: Path, trust: Sequence[str], place: str = ASKED) -> None:
+        self._task, self._beside, self._place = task, beside, place
+        self._where = f"{place}: {task}"
         self._trust = {os.path.normpath(path) for path in trust}
         self._problems: list[str] = []
         self._sources: dict[str, LockedFile] = {}
@@ -181,7 +198,7 @@ class _Pinning:
     def resolved(self, found: ResolvedTask) -> LockedTask:
         """Return its pins but for its data, from what it was resolved to. Raises RecipeError if something is wrong with it."""
         local = is_file(self._task)
-        file = pin_local(self._beside, self._task, "evaluate.tasks") if local else None
+        file = pin_local(self._beside, self._task, self._place) if local else None
         own = (self._beside / self._task).resolve()
         for path in map(Path, found["files"]):
             if path != own or not local:
@@ -211,7 +228,8 @@ class _Pinning:
         if local:
             for source in (self._task, *(name for name in self._sources if not name.startswith(OWN))):
                 text = (self._beside / source).read_text(encoding="utf-8")
-                check_task(source, text, names if source == self._task else [], self._beside)
+                where = f"{self._place}: {source}"
+                check_task(where, source, text, names if source == self._task else [], self._beside)
         folder = (self._beside / self._task).parent
         data = tuple(pin_local(folder, name, self._where) for name in names)
         for pinned in data:
@@ -278,15 +296,20 @@ def _functions(value: Any) -> Iterator[dict[str, Any]]:
         yield from _functions(item)
 
 
-def _refuse_equal_names(pinned: dict[str, LockedTask]) -> None:
-    """Refuse two tasks of one name, by which lm-eval and the results identify a task."""
+def refuse_equal_names(pinned: Mapping[str, LockedTask], places: Mapping[str, str]) -> None:
+    """Refuse two tasks of one name, by which lm-eval and the results identify a task. Raises RecipeError."""
     entries: dict[str, str] = {}
+    problems = []
     for task, locked in pinned.items():
         for name in (*locked.definitions, *locked.groups):
-            if name in entries:
-                raise RecipeError(
-                    f"evaluate.tasks: {entries[name]} and {task} are both named {name!r} (`task:`). Change one of the names"
-                    if is_file(task) and is_file(entries[name])
-                    else f"evaluate.tasks: {name} is measured twice, by {entries[name]} and by {task}. Leave one of them out"
-                )
-            entries[name] = task
+            if name not in entries:
+                entries[name] = task
+                continue
+            other = entries[name]
+            problems.append(
+                f"{places[task]}: {other} and {task} are both named {name!r} (`task:`). Change one of the names"
+                if is_file(task) and is_file(other)
+                else f"{places[task]}: {name} is measured twice, by {other} and by {task}. Leave one of them out"
+            )
+    if problems:
+        raise RecipeError(problems)

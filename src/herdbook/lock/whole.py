@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from herdbook import jsonio, limits
-from herdbook.architectures.config import wrong_type
+from herdbook.architectures.config import wrong_types
 from herdbook.architectures.form import EMBEDDINGS, HEAD, PREFIX, QUANTIZED, is_known
 from herdbook.architectures.layers import LAYER_COUNTS, layers_of
 from herdbook.architectures.meaning import is_tied
@@ -36,7 +36,7 @@ QUANTIZED_NAMES = (
 QUANTIZED_DTYPES = ("F8", "I8", "U8", "I16", "I32")
 
 
-def read_config(content: bytes, what: str, file: str = "configuration") -> dict[str, Any]:
+def read_config(content: bytes, what: str, file: str = CONFIG) -> dict[str, Any]:
     """Return a configuration from the content of its file.
 
     Args:
@@ -169,8 +169,8 @@ def check_config(config: Mapping[str, Any], what: str) -> None:
             f"{what}: {CONFIG} has a text_config and no vision_config: models that also read sound are not supported. Save its "
             "language model alone, and name that folder."
         )
-    if problem := wrong_type(config):
-        raise SourceError(f"{what}: {CONFIG}: {problem}")
+    if problems := wrong_types(config):
+        raise SourceError("\n".join(f"{what}: {CONFIG}: {problem}" for problem in problems))
     # other types have other names for their counts; transformers checks whether such a model loads whole
     counts = COUNTS if is_known(config) else ("vocab_size",)
     if lacking := [key for key in counts if type(config.get(key)) is not int]:
@@ -203,8 +203,8 @@ def _check_modules(config: Mapping[str, Any], what: str) -> None:
     """
     for key, section in sections(config).items():
         where = f"{CONFIG}: {key}" if key else CONFIG
-        if problem := wrong_type(section):
-            raise SourceError(f"{what}: {where}: {problem}")
+        if problems := wrong_types(section):
+            raise SourceError("\n".join(f"{what}: {where}: {problem}" for problem in problems))
         layers = layers_of(section)
         if layers is not None and layers > limits.LAYERS:
             raise SourceError(f"{what}: {where} has {layers} layers, over the limit of {limits.LAYERS:,}")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from herdbook.architectures.patterns import wrong_pattern
-from herdbook.humanize import first_problem
+from herdbook.faults import told
+from herdbook.lock import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,7 +76,7 @@ def unsupported(config: Mapping[str, Any]) -> list[str]:
     try:
         settings = _Settings.model_validate(dict(config))
     except ValidationError as error:
-        return [first_problem(error)]
+        return [f"{ADAPTER_CONFIG}: {problem}" for problem in told(error, config)]
     problems = [
         f"{key} is not supported"
         for key, value in config.items()

@@ -31,6 +31,7 @@ _HUB = "downloads files whose digests are compared with the lock; ranges of file
 # followed.
 NEUTRAL_MODULES = {
     "herdbook.errors": "an error ends a step, and nothing is written",
+    "herdbook.faults": "the words of what is refused, and changes nothing",
     "herdbook.limits": "refuses what is too large, and changes nothing",
     "herdbook.progress": "shows how far a step has got",
     "herdbook.visible": "decides what people see of a text; documents, which contain such text, count it",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from herdbook import limits
 from herdbook import lock as locks
@@ -244,8 +244,9 @@ def make(
         check_licenses(recipe, lock)
     nodes: dict[str, Node] = {}
     warnings: list[str] = []
-    measured = recipe.evaluate.models if recipe.evaluate else ()
-    needed = recipes.ancestry(recipe, recipe.release.model, *measured)
+    needed = recipes.ancestry(
+        recipe, recipe.release.model, *(recipe.evaluate.models if recipe.evaluate else ())
+    )
     whole = needed_whole(recipe, needed)
     order = TopologicalSorter({name: recipes.parents(recipe.models[name]) for name in needed}).static_order()
     planned = 0
@@ -262,15 +263,19 @@ def make(
             nodes[name], new_warnings = plan_node(name, with_found(name, recipe, lock), lock, nodes, whole)
             warnings += [*new_warnings, *roundings(nodes[name], nodes)]
     found.end()
-    warnings += check_tokens(lock, nodes, whole, {node.name for node in readers(recipe, nodes)})
-    warnings += check_adapter_tokens(lock, nodes)
+    with found.one():
+        warnings += check_tokens(lock, nodes, whole, {node.name for node in readers(recipe, nodes)})
+    with found.one():
+        warnings += check_adapter_tokens(lock, nodes)
     nodes = _shared(recipe, nodes)
-    warnings += check_usable(recipe, nodes)
-    warnings += replaced_types(recipe, nodes[recipe.release.model])
-    check_settings(recipe, lock, nodes)
+    with found.one():
+        warnings += check_usable(recipe, nodes)
+        warnings += replaced_types(recipe, nodes[recipe.release.model])
+    with found.one():
+        check_settings(recipe, lock, nodes)
+    found.end()
     warnings += warnings_of(recipe, lock)
-    unused = sorted(set(recipe.models) - set(nodes))
-    if unused:
+    if unused := sorted(set(recipe.models) - set(nodes)):
         warnings.append(f"models: {', '.join(unused)}: not needed, so not built")
     plan = Plan(recipe, lock, recipe_path, nodes, Layout(results, recipe.release.name), tuple(warnings))
     return plan.encoded_in(*recipe.schemes) if edition is Edition.WHOLE else plan.of(edition)
@@ -285,26 +290,22 @@ def _tensors(model: Section, lock: Lock, name: str, nodes: Mapping[str, Node]) -
     parents = [nodes[parent] for parent in recipes.parents(model)]
     if not parents:
         locked = lock.sources[name]
-        if (layers := _layers(locked.config)) > limits.LAYERS:
+        if (layers := layers_of(locked.config) or 0) > limits.LAYERS:
             raise RecipeError(
                 f"models.{name}: num_hidden_layers is {layers}, over the limit of {limits.LAYERS:,}"
             )
         return len(locked.tensors)
     if isinstance(model, Moe):
-        experts = MATRICES_OF_AN_MLP * _layers(parents[0].config) * len(model.moe.all_experts)
+        experts = MATRICES_OF_AN_MLP * (layers_of(parents[0].config) or 0) * len(model.moe.all_experts)
         return len(parents[0].form) + experts
     if isinstance(model, Merge) and isinstance(model.merge, Passthrough):
         pieces = [(nodes[piece.model], piece.depth) for piece in model.merge.slices]
-        shares = [(len(node.form), depth / max(1, _layers(node.config))) for node, depth in pieces]
+        shares = [(len(node.form), depth / max(1, layers_of(node.config) or 0)) for node, depth in pieces]
         return int(
             sum(size * min(1, share) for size, share in shares)
         )  # what is beyond the last layer is refused
     inputs = model.merge.inputs if isinstance(model, Merge) else ()
     return sum(len(nodes[parent].form) for parent in inputs) or len(parents[0].form)
-
-
-def _layers(config: Mapping[str, Any]) -> int:
-    return layers_of(config) or 0
 
 
 def _shared(recipe: Recipe, nodes: dict[str, Node]) -> dict[str, Node]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from herdbook.errors import RecipeError
-from herdbook.humanize import first_problem
+from herdbook.faults import first_in_words
 from herdbook.key import digest
 from herdbook.lock import splits_of
 from herdbook.recipe import Space, ancestry, search_of
@@ -95,7 +95,7 @@ def with_found(name: str, recipe: Recipe, lock: Lock) -> Recipe:
         found = {**recipe.models, name: space.model(result.point)}
         return type(recipe).model_validate({**dict(recipe), "models": found})
     except ValidationError as error:
-        raise RecipeError(f"{where}: what the lock has is no model: {first_problem(error)}") from error
+        raise RecipeError(f"{where}: what the lock has is no model: {first_in_words(error)}") from error
 
 
 def warnings_of(recipe: Recipe, lock: Lock) -> list[str]:

@@ -12,7 +12,17 @@ from herdbook.recipe.compress import (
     without_compressed,
 )
 from herdbook.recipe.dense import Dense, Merge, Modular
-from herdbook.recipe.evaluate import Asked, Bounded, Evaluate, Suite, beside_suite, is_file, measured
+from herdbook.recipe.evaluate import (
+    Asked,
+    AskedSuite,
+    AskedTask,
+    Bounded,
+    Evaluate,
+    Suite,
+    beside_suite,
+    is_file,
+    measured,
+)
 from herdbook.recipe.laser import Calibration, Guard, Laser, Select
 from herdbook.recipe.merge import (
     Dare,
@@ -29,7 +39,15 @@ from herdbook.recipe.places import located, with_recipe
 from herdbook.recipe.publish import Publish, Waiver
 from herdbook.recipe.rank import RankRule, SvdLlm, rank_rule
 from herdbook.recipe.ranks import Bounds, Leaderboard
-from herdbook.recipe.reading import json_schema, load, parse, parse_suite, read_text, readable_models
+from herdbook.recipe.reading import (
+    json_schema,
+    load,
+    parse,
+    parse_suite,
+    read_text,
+    readable_models,
+    readable_section,
+)
 from herdbook.recipe.release import LicenseWaiver, Release, Signer
 from herdbook.recipe.search import Point, Search, Space
 from herdbook.recipe.section import Section
@@ -50,6 +68,8 @@ __all__ = [
     "SECTIONS",
     "Adapter",
     "Asked",
+    "AskedSuite",
+    "AskedTask",
     "Bounded",
     "Bounds",
     "Calibration",
@@ -112,6 +132,7 @@ __all__ = [
     "rank_rule",
     "read_text",
     "readable_models",
+    "readable_section",
     "search_of",
     "searched",
     "tokenizer_of",

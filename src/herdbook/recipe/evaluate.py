@@ -227,9 +227,10 @@ def evaluate_problems(evaluate: Evaluate) -> list[str]:
     problems = ["evaluate.models: a model is named twice"] if twice else []
     for name, others in evaluate.compare.items():
         where = f"evaluate.compare.{name}"
+        places = [(where, name), *((f"{where}.{index}", other) for index, other in enumerate(others))]
         problems += [
-            f"{where}: {model!r} is not in evaluate.models{did_you_mean(model, evaluate.models)}"
-            for model in (name, *others)
+            f"{place}: {model!r} is not in evaluate.models{did_you_mean(model, evaluate.models)}"
+            for place, model in places
             if model not in evaluate.models
         ]
         if not others:

@@ -106,8 +106,8 @@ class Laser(Section):
         wrong = [name for name in value if isinstance(value, list) and not re.match(MATRIX_PATTERN, name)]
         if wrong:
             raise ValueError(
-                f"a layer has no matrix {wrong[0]!r}{did_you_mean(wrong[0], MATRICES)}; "
-                "a single matrix is written as in layers.31.mlp.up_proj"
+                f"a layer has no matrix {wrong[0]!r}; a single matrix is written as in layers.31.mlp.up_proj"
+                f"{did_you_mean(wrong[0], MATRICES)}"
             )
         return value
 

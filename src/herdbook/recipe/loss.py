@@ -74,7 +74,7 @@ def loss_problems(
                     )
     for label in loss.ceiling if isinstance(loss.ceiling, dict) else ():
         if label not in labels:
-            yield f"quantize.loss.ceiling: no quantized file is named {label!r}{did_you_mean(label, labels)}"
+            yield f"quantize.loss.ceiling.{label}: no quantized file is named {label!r}{did_you_mean(label, labels)}"
     for name in loss.others:
         if name in labels:
             yield f"quantize.loss.others: {name!r} is the name of a file of this recipe; choose another one"

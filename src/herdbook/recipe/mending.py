@@ -13,20 +13,19 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from herdbook import limits
+from herdbook.faults import choices, in_words, shown, together_in_words
 from herdbook.humanize import closest, did_you_mean
 from herdbook.recipe.dense import Dense
-from herdbook.recipe.forms import choices, in_words, shown, together_in_words
 from herdbook.recipe.places import keys_of
+from herdbook.recipe.references import named_in
 from herdbook.recipe.section import NAME_PATTERN
 from herdbook.recipe.structure import keys_of_section, location
-from herdbook.recipe.whole import OPERATIONS, Recipe
+from herdbook.recipe.whole import OPERATIONS, Model, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pydantic_core import ErrorDetails
 
     from herdbook.recipe.section import Section
@@ -44,9 +43,7 @@ METHODS = [
     for kind in get_args(get_args(Dense)[0])
     for method in get_args(kind.model_fields["method"].annotation)
 ]
-# The keys of models that name other models. What is below the last three names none.
-_NAMING = {"laser", "on", "base", "other", "model"}
-_OTHER_NAMES = {"search", "parameters", "layers"}
+_STEERING = {"gate", "semantics"}  # keys on which it depends whether others are right
 
 
 @dataclass
@@ -196,14 +193,19 @@ class _Mending:
             return
         left = [one for one in left if one.keys[:1] != ("models",) or one.keys[1] not in unnamed]
         parts = {one.keys[:2] if one.keys[0] == "models" else one.keys[:1] for one in left}
+        rest = {}
         for keys in sorted(parts, key=str):
-            for at, name in _named(_at(self.data, keys), keys):
+            wrong = [one.keys[2:] for one in left if one.keys[:2] == keys]
+            if keys[0] == "models" and (entry := _pruned(_at(self.data, keys), wrong)) is not None:
+                rest[keys[1]] = entry
+                continue
+            for at, name in named_in(_at(self.data, keys), keys):
                 if name not in models:
                     self.add(at, f"no model is named {name!r}{did_you_mean(name, models)}")
         release = self.data.get("release")
         for keys in parts:
             if keys[0] == "models":
-                models[keys[1]] = _STAND_IN
+                models[keys[1]] = rest.get(keys[1], _STAND_IN)
             elif keys[0] not in whole:
                 self.data.pop(keys[0], None)
         if ("release",) in parts:
@@ -216,7 +218,8 @@ class _Mending:
             if item["type"] == "value_error" and not item["loc"]:
                 for line in str(item["ctx"]["error"]).splitlines():
                     keys = keys_of(line, self.data)
-                    self.add(keys, line)
+                    if not any(_touch(keys, one.keys) for one in left):
+                        self.add(keys, line.removeprefix(f"{'.'.join(map(str, keys))}: "))
 
 
 def problems_of(
@@ -242,6 +245,12 @@ def problems_of(
         for keys, text in mending.problems
     ]
     return named, mending.lines, mending.more
+
+
+def _touch(keys: Keys, wrong: Keys) -> bool:
+    """Return whether a problem of a model may follow from what is wrong with its form: it is about that, or what it is part of."""
+    common = min(len(keys), len(wrong))
+    return len(keys) > 1 and keys[:common] == wrong[:common]
 
 
 def _begins(text: str, keys: Keys) -> bool:
@@ -291,18 +300,28 @@ def _nearest_operation(value: Any) -> tuple[str, str | None]:
     return max(near, key=lambda pair: SequenceMatcher(None, *pair).ratio(), default=("", None))
 
 
-def _named(value: Any, keys: Keys, key: Any = None) -> Iterator[tuple[Keys, str]]:
-    """Yield the names of models in an entry whose form is wrong, each with its keys."""
-    if isinstance(value, str):
-        if key in _NAMING and re.fullmatch(NAME_PATTERN, value):
-            yield keys, value
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _named(inner, (*keys, index), "model" if key == "models" else None)
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            if name not in _OTHER_NAMES:
-                yield from _named(inner, (*keys, name), name)
+def _pruned(entry: Any, wrong: list[Keys]) -> Any:
+    """Return a model's entry without what has a wrong form in it; None if the rest is no model, or would mean something else.
+
+    Args:
+        entry: The entry as it is written.
+        wrong: The keys that lead to what is wrong, inside of it.
+    """
+    entry = deepcopy(entry)
+    if not isinstance(entry, dict) or any(not keys or keys[-1] in _STEERING for keys in wrong):
+        return None
+    entry.pop("search", None)  # whose values are compared with those that are left out
+    for keys in wrong:
+        around = _at(entry, keys[:-1])
+        if isinstance(around, list):
+            return None
+        if around is not None:
+            around.pop(keys[-1], None)
+    try:
+        TypeAdapter(Model).validate_python(entry)
+    except ValidationError:
+        return None
+    return entry
 
 
 def _at(value: Any, keys: Keys) -> Any:

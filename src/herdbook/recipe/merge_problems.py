@@ -80,7 +80,7 @@ def _problems_of_layers(where: str, merge: Joined) -> list[str]:
     if isinstance(merge.layers, str):
         return [] if layer_range(merge.layers) else [f"{where}: the range {merge.layers} is empty"]
     problems = [
-        f"{where}: {name!r} is not one of the merged models"
+        f"{where}.{name}: {name!r} is not one of the merged models"
         for name in merge.layers
         if name not in merge.inputs
     ]

@@ -154,7 +154,7 @@ def claim_problems(
         if claim.rank and claim.rank.leaderboard not in boards:
             name = claim.rank.leaderboard
             problems.append(
-                f"claims.{index}.rank: no leaderboard is named {name!r}{did_you_mean(name, boards)}"
+                f"claims.{index}.rank.leaderboard: no leaderboard is named {name!r}{did_you_mean(name, boards)}"
             )
         if claim.better and claim.better.than not in against:
             problems.append(

@@ -61,6 +61,16 @@ def readable_models(text: str) -> dict[str, Section]:
     return found
 
 
+def readable_section(text: str, key: str) -> Any:
+    """Return a section of a recipe if it has the right form, whatever is wrong with the rest; else None."""
+    try:
+        found = yamlio.load(text)[key]
+        form: Any = Recipe.model_fields[key].annotation
+        return TypeAdapter(form).validate_python(found)
+    except (yamlio.YamlError, LookupError, TypeError, ValidationError):
+        return None
+
+
 def parse(text: str, file: str = "recipe") -> Recipe:
     """Parse and check a recipe's text; ``file`` is its name in errors. Raises as ``load`` does."""
     return _parse(text, Recipe, "a recipe: expected a mapping with `models` and `release`", file)

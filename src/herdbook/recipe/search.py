@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
 
+from herdbook.faults import first_in_words
 from herdbook.humanize import did_you_mean
 from herdbook.recipe.evaluate import AskedTask
-from herdbook.recipe.forms import first_in_words
 from herdbook.recipe.section import Section
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from herdbook.recipe.moe import Moe, mixture_problems
 from herdbook.recipe.publish import Publish
 from herdbook.recipe.quantize import ComputedImatrix, Quantize, quantize_problems
 from herdbook.recipe.ranks import Claim, Leaderboard, claim_problems
+from herdbook.recipe.references import places_of
 from herdbook.recipe.release import Release, Routing
 from herdbook.recipe.search import Search, search_problems
 from herdbook.recipe.section import Name, Section
@@ -131,8 +132,7 @@ def incoherences(recipe: Recipe, missing: Collection[str] = ()) -> list[str]:
         for where, name in _references(recipe)
         if name not in recipe.models
     ]
-    known = not problems
-    problems += _cycles(recipe) if known else []
+    problems += _cycles(recipe)
     problems += evaluate_problems(recipe.evaluate) if recipe.evaluate else []
     if has("leaderboards", "evaluate", "release"):
         problems += claim_problems(recipe.claims, recipe.leaderboards, recipe.evaluate, released)
@@ -326,14 +326,13 @@ def _scheme_repo_problems(recipe: Recipe) -> Iterator[str]:
 
 def _references(recipe: Recipe) -> list[tuple[str, str]]:
     references = [
-        (f"models.{name}", parent) for name, model in recipe.models.items() for parent in parents(model)
+        pair
+        for name, model in recipe.models.items()
+        for pair in places_of(parents(model), f"models.{name}", model)
     ]
     references.append(("release.model", recipe.release.model))
-    if recipe.evaluate:
-        references += [
-            (f"evaluate.models.{index}", name) for index, name in enumerate(recipe.evaluate.models)
-        ]
-    return references
+    measured = recipe.evaluate.models if recipe.evaluate else ()
+    return [*references, *((f"evaluate.models.{index}", name) for index, name in enumerate(measured))]
 
 
 def _cycles(recipe: Recipe) -> list[str]:

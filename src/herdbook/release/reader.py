@@ -14,7 +14,7 @@ from herdbook import limits, plain
 from herdbook import lock as locks
 from herdbook import recipe as recipes
 from herdbook.errors import HerdbookError, UnverifiedError, VerificationError
-from herdbook.humanize import first_problem
+from herdbook.faults import first_in_words
 from herdbook.layout import CLAIMS, CONFIG, LINEAGE, LOCK, RECIPE, RECORDS, SUMS
 from herdbook.plan import make
 from herdbook.plan.edition import Edition, editions_of, repo_of, title_of
@@ -184,7 +184,7 @@ class Release:
             except locks.OtherVersionError as error:
                 raise UnverifiedError(f"{LOCK}: {error}.") from error
             except ValidationError as error:
-                raise VerificationError(f"{LOCK}: is damaged at {first_problem(error)}") from error
+                raise VerificationError(f"{LOCK}: is damaged at {first_in_words(error)}") from error
 
     @cached_property
     def _plan(self) -> Plan:

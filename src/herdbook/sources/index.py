@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
 
 from herdbook import jsonio, limits
-from herdbook.humanize import first_problem
+from herdbook.faults import told
 
 
 class _Index(BaseModel):
@@ -29,4 +29,4 @@ def read_index(content: bytes) -> dict[str, str]:
     try:
         return _Index.model_validate(found).weight_map
     except ValidationError as error:
-        raise ValueError(first_problem(error)) from error
+        raise ValueError(told(error, found)[0]) from error

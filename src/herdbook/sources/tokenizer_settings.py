@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from herdbook import jsonio, limits
-from herdbook.humanize import first_problem
+from herdbook.faults import told
 from herdbook.sources.select import CHAT_TEMPLATE, TOKENIZER_CONFIG
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ def read_settings(content: bytes) -> dict[str, Any]:
 
     Raises:
         OverLimitError: If it is larger than any.
-        JsonError: If it is not a JSON object, or a value has another type than it must have.
+        JsonError: If it is not a JSON object, or values have another type than they must have; a line for each.
     """
     settings = jsonio.load_object(content, limits.DOCUMENT)
     try:
         _Settings.model_validate(settings)
     except ValidationError as error:
-        raise jsonio.JsonError(first_problem(error)) from error
+        raise jsonio.JsonError("\n".join(told(error, settings))) from error
     return settings
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from herdbook.errors import CheckpointError, DigestMismatchError
-from herdbook.weights.checkpoint import Produced, read_header, read_span, stream_span
+from herdbook.weights.checkpoint import CHANGED, Produced, read_header, read_span, stream_span
 from herdbook.weights.record import read_record
 
 if TYPE_CHECKING:
@@ -123,14 +123,14 @@ class ParentShards:
             chunks,
             {"action": "copy", "from": self.cite(tensor.origins)},
             expected=shard.sha256(origin.tensor),
+            source=_named(shard, origin),
         )
 
     def _compare(self, shard: ShardFile, origin: Origin, sha256: str) -> None:
         expected = shard.sha256(origin.tensor)
         if sha256 != expected:
-            raise DigestMismatchError(
-                f"{shard.path}: tensor {origin.tensor}",
-                expected,
-                sha256,
-                "The file is damaged: delete it and rebuild it.",
-            )
+            raise DigestMismatchError(_named(shard, origin), expected, sha256, CHANGED)
+
+
+def _named(shard: ShardFile, origin: Origin) -> str:
+    return f"{shard.path}: tensor {origin.tensor}"

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from herdbook import plan as plans
 from herdbook.comparison.verdict import BETTER
 from herdbook.errors import RecipeError
-from herdbook.humanize import first_problem
+from herdbook.faults import first_in_words
 from herdbook.lock import LockedResult, LockedTrial, best_of
 from herdbook.plan.jobs import model_jobs
 from herdbook.plan.tuned import search_key, with_found
@@ -175,5 +175,5 @@ class Tuning:
         try:
             trials = trial_recipe(self._recipe, self._name, points, task)
         except ValidationError as error:
-            raise RecipeError(f"{self._where}: a trial is no model: {first_problem(error)}") from error
+            raise RecipeError(f"{self._where}: a trial is no model: {first_in_words(error)}") from error
         return plans.make(trials, trial_lock(self._lock, self._name, trials), self._path, self._results)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAX_HEADER_BYTES = limits.HEADER.size_bytes
 FIRST_BYTES = 1 << 17  # contains the whole header of a 7B model's shard, so that one read is enough
 REMEDY = "Fetch or rebuild it."
+CHANGED = "The file was damaged or changed after it was made: delete it and run the build again."
 PIECE_BYTES = (
     1 << 20
 )  # that are read at once: they stay in the processor's cache until they are hashed and written
@@ -177,6 +178,7 @@ class Produced:
         chunks: Called when the tensor is written; yields its bytes in order.
         made: How it was made, for the record; complete after the last chunk.
         expected: The SHA-256 that the bytes must have, if it is known in advance.
+        source: The tensor that it is a copy of, with its file, as a message names it; needed with ``expected``.
     """
 
     name: str
@@ -185,6 +187,7 @@ class Produced:
     chunks: Callable[[], Iterable[Piece]]
     made: TensorEntry = field(default_factory=TensorEntry)
     expected: str | None = None
+    source: str = ""
 
 
 def shard_start(tensors: Iterable[tuple[str, str, tuple[int, ...]]], kind: str = "pt") -> bytes:
@@ -252,12 +255,7 @@ def write_shard(
             position += written
             tensor_sha256 = digests.end_tensor()
             if tensor.expected not in {None, tensor_sha256}:
-                raise DigestMismatchError(
-                    f"tensor {tensor.name} of {path.name}",
-                    str(tensor.expected),
-                    tensor_sha256,
-                    "A file that it is made from was damaged after its check; delete that file and run the build again.",
-                )
+                raise DigestMismatchError(tensor.source, str(tensor.expected), tensor_sha256, CHANGED)
             form: TensorEntry = {
                 "dtype": tensor.dtype,
                 "shape": list(tensor.shape),

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from herdbook.architectures.config import wrong_type
+from herdbook.architectures.config import wrong_types
 from herdbook.architectures.gguf_settings import HYPERPARAMETERS
 from herdbook.errors import CheckpointError, HerdbookError, SourceError
 from herdbook.files import dump_json
@@ -103,8 +103,8 @@ def read_config(container: Path, dtype: str) -> dict[str, Any]:
     facts = read_facts(container)
     with _read(container):
         config = AutoConfig.for_model(**facts).to_dict()
-    if problem := wrong_type(config):
-        raise SourceError(f"{container.name}: its metadata: {problem}")
+    if problems := wrong_types(config):
+        raise SourceError("\n".join(f"{container.name}: its metadata: {problem}" for problem in problems))
     for irrelevant in ("_name_or_path", "transformers_version"):
         config.pop(irrelevant, None)
     rope = config.get("rope_parameters") or {}

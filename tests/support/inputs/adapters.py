@@ -124,9 +124,13 @@ CASES = [
     *(
         Case(f"an adapter with `{key}: {value}`", adapter(**{key: value}), f"{START}{message}")
         for key, value, message in [
-            ("bias", "some", "bias: Input should be 'none', 'all' or 'lora_only' (found 'some')"),
-            ("use_dora", "yes", "use_dora: Input should be a valid boolean (found 'yes')"),
-            ("modules_to_save", "lm_head", "modules_to_save: Input should be a valid list (found 'lm_head')"),
+            ("bias", "some", "adapter_config.json: bias: 'some' is not one of none, all or lora_only"),
+            ("use_dora", "yes", "adapter_config.json: use_dora: expected true or false (found 'yes')"),
+            (
+                "modules_to_save",
+                "lm_head",
+                "adapter_config.json: modules_to_save: expected a list (found 'lm_head')",
+            ),
             ("target_modules", "(", "target_modules: '(' is not a regular expression"),
             (
                 "target_modules",
@@ -146,7 +150,7 @@ CASES = [
             (
                 "trainable_token_indices",
                 ["<eos>"],
-                "trainable_token_indices.list[int].0: Input should be a valid integer (found '<eos>')",
+                "adapter_config.json: trainable_token_indices.0: expected a whole number (found '<eos>')",
             ),
         ]
     ),
@@ -257,7 +261,7 @@ CASES = [
     Case(
         "`lora_alpha` that is not a number",
         adapter(lora_alpha="16"),
-        f"{START}lora_alpha: Input should be a valid number (found '16')",
+        f"{START}adapter_config.json: lora_alpha: expected a number (found '16')",
     ),
     Case(
         "an adapter without the tensors of one of its target modules",

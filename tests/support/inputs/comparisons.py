@@ -35,7 +35,7 @@ CASES = [
     Case(
         "a comparison with a model that is not measured",
         recipe(evaluate={"compare": {"base": ["bese"]}}),
-        "evaluate.compare.base: 'bese' is not in evaluate.models; did you mean 'base'?",
+        "evaluate.compare.base.0: 'bese' is not in evaluate.models; did you mean 'base'?",
     ),
     Case(
         "a mark on a task that the recipe does not have",
@@ -105,7 +105,7 @@ CASES = [
     Case(
         "a claim on a leaderboard that the recipe does not have",
         recipe(claims=[{**CLAIM, "rank": {"leaderboard": "bord", "place": 1}}]),
-        "claims.0.rank: no leaderboard is named 'bord'; did you mean 'board'?",
+        "claims.0.rank.leaderboard: no leaderboard is named 'bord'; did you mean 'board'?",
     ),
     Case(
         "a claim to be better than a model that is not compared",

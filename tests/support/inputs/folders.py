@@ -148,7 +148,7 @@ CASES = [
     Case(
         "a task that reads data by an absolute path",
         task_with(dataset_kwargs={"data_files": {"test": "/data/test.jsonl"}}),
-        f"evaluate.tasks: task.yaml: /data/test.jsonl is an absolute path, {SHOWN}",
+        f"evaluate.tasks.0: task.yaml: /data/test.jsonl is an absolute path, {SHOWN}",
     ),
     Case(
         "calibration text with an absolute path",
@@ -164,7 +164,7 @@ CASES = [
     Case(
         "a comment in a task that shows its folder",
         comment("task.yaml"),
-        "evaluate.tasks: task.yaml: line 1: contains /",
+        "evaluate.tasks.0: task.yaml: line 1: contains /",
     ),
     Case(
         "a model whose configuration states from where it was loaded",

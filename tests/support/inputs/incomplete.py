@@ -148,7 +148,7 @@ CASES = [
     Case(
         "a window of fewer tokens than none",
         source(config(model_type="mistral", sliding_window=-5)),
-        "folder: base: config.json: sliding_window: Input should be greater than or equal to 0 (found '-5')",
+        "folder: base: config.json: sliding_window: must be at least 0 (found -5)",
     ),
     Case(
         "attention to the tokens that follow",
@@ -219,7 +219,7 @@ CASES = [
     Case(
         "a width that is not a number",
         source(config(intermediate_size="64")),
-        "folder: base: config.json: intermediate_size: Input should be a valid integer (found '64')",
+        "folder: base: config.json: intermediate_size: expected a whole number (found '64')",
     ),
     Case(
         "a model type that transformers does not have either",
@@ -248,14 +248,14 @@ CASES = [
         Case(
             f"`{key}` in `config.json` that is not {form}",
             source(config(**{key: value})),
-            f"folder: base: config.json: {key}: Input should be a valid {expected}",
+            f"folder: base: config.json: {key}: expected {expected}",
         )
         for key, value, form, expected in (
-            ("rope_scaling", "linear", "an object", "dictionary (found 'linear')"),
-            ("rope_parameters", [1], "an object", "dictionary"),
-            ("rope_theta", "10000", "a number", "number (found '10000')"),
-            ("hidden_act", ["silu"], "a text", "string"),
-            ("tie_word_embeddings", "false", "true or false", "boolean (found 'false')"),
+            ("rope_scaling", "linear", "an object", "a mapping of names to values (found 'linear')"),
+            ("rope_parameters", [1], "an object", "a mapping of names to values (found a list of 1 entry)"),
+            ("rope_theta", "10000", "a number", "a number (found '10000')"),
+            ("hidden_act", ["silu"], "a text", "text (found a list of 1 entry)"),
+            ("tie_word_embeddings", "false", "true or false", "true or false (found 'false')"),
         )
     ),
     *(
@@ -418,19 +418,19 @@ CASES = [
                 "a dtype that torch does not have",
                 "llama",
                 {"torch_dtype": "float17"},
-                ": torch_dtype: Input should be 'bfloat16', 'float16', 'float32' or 'float64' (found 'float17')",
+                ": torch_dtype: 'float17' is not one of bfloat16, float16, float32 or float64; did you mean 'float16'?",
             ),
             (
                 "a setting of old versions that makes transformers 5 fail",
                 "llama",
                 {"return_dict": False},
-                ": return_dict: Input should be True (found 'False')",
+                ": return_dict: false is not true",
             ),
             (
                 "a context of no token",
                 "gpt_neox",
                 {"n_positions": 0},
-                ": n_positions: Input should be greater than 0 (found '0')",
+                ": n_positions: must be greater than 0 (found 0)",
             ),
         )
     ),
@@ -441,17 +441,17 @@ CASES = [
                 "\ufeff" + (folder / "config.json").read_text()
             )
         ),
-        "folder: base: its configuration: it is not JSON: Unexpected UTF-8 BOM",
+        "folder: base: its config.json: it is not JSON: line 1, column 1: a byte order mark",
     ),
     Case(
         "a setting that is infinite",
         source(config(rope_theta=float("inf"))),
-        "folder: base: its configuration: it is not JSON: Infinity is not a number in JSON",
+        "folder: base: its config.json: it is not JSON: Infinity is not a number in JSON",
     ),
     Case(
         "a negative base of the rotary embeddings",
         source(config(rope_theta=-10000.0)),
-        "folder: base: config.json: rope_theta: Input should be greater than 0",
+        "folder: base: config.json: rope_theta: must be greater than 0 (found -10000.0)",
     ),
     Case(
         "a configuration that lists more kinds of layers than the model has layers",

@@ -78,7 +78,7 @@ CASES = [
     Case(
         "`quantize.loss` with a ceiling for a file that is not made",
         measured(loss={"ceiling": {"Q4_K_M": 0.1}}),
-        "quantize.loss.ceiling: no quantized file is named 'Q4_K_M'",
+        "quantize.loss.ceiling.Q4_K_M: no quantized file is named 'Q4_K_M'",
     ),
     Case(
         "`quantize.loss` with another publisher's file under the name of one of its own",

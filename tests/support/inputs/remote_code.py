@@ -30,7 +30,7 @@ CASES = [
     Case(
         "code named in the configuration",
         source("config.json", auto_map={"AutoModelForCausalLM": "model.Model"}),
-        REFUSED.format("configuration", "auto_map"),
+        REFUSED.format("config.json", "auto_map"),
     ),
     Case(
         "code of another repository named in the tokenizer's configuration",
@@ -46,7 +46,7 @@ CASES = [
         Case(
             f"a kernel of a repository as `{key}`",
             source("config.json", **{key: value}),
-            REFUSED.format("configuration", key),
+            REFUSED.format("config.json", key),
         )
         for key, value in (
             ("attn_implementation", "other/kernel"),
@@ -57,6 +57,6 @@ CASES = [
     Case(
         "a pipeline of its own",
         source("config.json", custom_pipelines={"text-generation": {"impl": "pipeline.P"}}),
-        REFUSED.format("configuration", "custom_pipelines"),
+        REFUSED.format("config.json", "custom_pipelines"),
     ),
 ]

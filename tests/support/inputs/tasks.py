@@ -83,39 +83,39 @@ CASES = [
     Case(
         "two task files of one name",
         tasks({}, {"doc_to_text": "{{question}} {{question}}"}),
-        "evaluate.tasks: 0.yaml and 1.yaml are both named 'words'",
+        "evaluate.tasks.1: 0.yaml and 1.yaml are both named 'words'",
     ),
     Case(
         "a task with one metric twice",
         tasks({"metric_list": [EXACT, {**EXACT, "aggregation": "median"}]}),
-        "evaluate.tasks: 0.yaml: metric_list: exact_match is listed twice",
+        "evaluate.tasks.0: 0.yaml: metric_list: exact_match is listed twice",
     ),
     Case(
         "a task that includes a file which does not exist",
         tasks({"include": "common.yaml"}),
-        "evaluate.tasks: 0.yaml: include: common.yaml does not exist",
+        "evaluate.tasks.0: 0.yaml: include: common.yaml does not exist",
     ),
     Case(
         "several tasks in one file that is no group",
         tasks({"task": ["words", "letters"]}),
-        "evaluate.tasks: 0.yaml: expected a task of lm-eval: task: Input should be a valid string",
+        "evaluate.tasks.0: 0.yaml: expected a task of lm-eval: task: expected text (found a list of 2 entries)",
     ),
     Case(
         "a task that lm-eval does not have",
         asked("arc_chalenge"),
-        "evaluate.tasks: lm-eval has no task, group or tag named 'arc_chalenge'; did you mean 'arc_challenge'?",
+        "evaluate.tasks.0: lm-eval has no task, group or tag named 'arc_chalenge'; did you mean 'arc_challenge'?",
         slow=True,
     ),
     Case(
         "a group of lm-eval in which several tasks have one name",
         asked("openllm"),
-        "evaluate.tasks: openllm: lm-eval cannot read it: ValueError: it makes several tasks named 'mmlu'",
+        "evaluate.tasks.0: openllm: lm-eval cannot read it: ValueError: it makes several tasks named 'mmlu'",
         slow=True,
     ),
     Case(
         "code of a task that is not trusted",
         tasks({}, code="def prepare(documents):\n    return documents\n"),
-        "evaluate.tasks: 0.yaml: runs code, code.py (!function code.prepare). Read it, and name it in evaluate.trust",
+        "evaluate.tasks.0: 0.yaml: runs code, code.py (!function code.prepare). Read it, and name it in evaluate.trust",
     ),
     Case(
         "trust in code that no task runs",
@@ -125,32 +125,32 @@ CASES = [
     Case(
         "a task that runs programs which the model writes",
         tasks({"unsafe_code": True}),
-        "evaluate.tasks: 0.yaml: unsafe_code: runs programs that the model writes, which is not supported",
+        "evaluate.tasks.0: 0.yaml: unsafe_code: runs programs that the model writes, which is not supported",
     ),
     Case(
         "a task whose data are made by code",
         tasks({"custom_dataset": "make"}),
-        "evaluate.tasks: 0.yaml: custom_dataset: its data are made by code, and cannot be pinned",
+        "evaluate.tasks.0: 0.yaml: custom_dataset: its data are made by code, and cannot be pinned",
     ),
     Case(
         "a task with data elsewhere than on the Hub",
         tasks({"dataset_kwargs": {"data_files": {"test": "https://example.com/data.jsonl"}}}),
-        "evaluate.tasks: 0.yaml: dataset_kwargs.data_files: https://example.com/data.jsonl is not on the Hub",
+        "evaluate.tasks.0: 0.yaml: dataset_kwargs.data_files: https://example.com/data.jsonl is not on the Hub",
     ),
     Case(
         "a task with an argument of its data of unknown effect",
         tasks({"dataset_kwargs": {"data_files": {"test": "data.jsonl"}, "streaming": True}}),
-        "evaluate.tasks: 0.yaml: dataset_kwargs.streaming: is not supported",
+        "evaluate.tasks.0: 0.yaml: dataset_kwargs.streaming: is not supported",
     ),
     Case(
         "a task without any document",
         tasks({}, documents=""),
-        "evaluate.tasks: 0.yaml: data.jsonl is empty, so nothing can be measured",
+        "evaluate.tasks.0: 0.yaml: data.jsonl is empty, so nothing can be measured",
     ),
     Case(
         "a task that needs a split for which it names no file",
         tasks({"training_split": "train"}),
-        "evaluate.tasks: 0.yaml: no data_files are named for the split 'train'",
+        "evaluate.tasks.0: 0.yaml: no data_files are named for the split 'train'",
     ),
     Case(
         "a mark on a metric that the task has not",
@@ -160,7 +160,7 @@ CASES = [
     Case(
         "a task that is measured twice",
         tasks({}, ask=["0.yaml", {"task": "0.yaml", "num_fewshot": 1}]),
-        "evaluate.tasks: 0.yaml is measured twice",
+        "evaluate.tasks.1: 0.yaml is measured twice",
     ),
     Case(
         "solved examples that are drawn from the questions themselves",
@@ -170,7 +170,7 @@ CASES = [
     Case(
         "more solved examples than a task has",
         tasks({"fewshot_config": {"samples": [{"question": "w1", "answer": "w2"}]}, "num_fewshot": 2}),
-        "evaluate.tasks: 0.yaml: num_fewshot: 2 solved examples, and fewshot_config.samples has 1",
+        "evaluate.tasks.0: 0.yaml: num_fewshot: 2 solved examples, and fewshot_config.samples has 1",
     ),
     Case(
         "a number of solved examples that lm-eval ignores",
@@ -211,12 +211,12 @@ CASES = [
         Case(
             f"a task whose `{key}` is not a {form}",
             tasks({key: value}),
-            f"{key}: Input should be a valid {form} (found {str(value)!r})",
+            f"{key}: expected {expected} (found {found})",
         )
-        for key, value, form in (
-            ("metric_list", 1, "list"),
-            ("filter_list", True, "list"),
-            ("metadata", "1.0", "dictionary"),
+        for key, value, form, expected, found in (
+            ("metric_list", 1, "list", "a list", "1"),
+            ("filter_list", True, "list", "a list", "true"),
+            ("metadata", "1.0", "dictionary", "a mapping of names to values", "'1.0'"),
         )
     ),
 ]

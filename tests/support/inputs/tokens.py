@@ -175,7 +175,7 @@ CASES = [
                 "tokenizer_config.json",
                 "with a byte order mark, which transformers does not read",
                 "\ufeff{}",
-                "its tokenizer_config.json: it is not JSON: Unexpected UTF-8 BOM",
+                "its tokenizer_config.json: it is not JSON: line 1, column 1: a byte order mark",
             ),
             (
                 "added_tokens.json",

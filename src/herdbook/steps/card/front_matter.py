@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from herdbook.errors import StepError
+from herdbook.faults import told
 from herdbook.recipe.card import HubKeys, Repo, Tag, Text
 from herdbook.recipe.hub_values import Languages, Licensed, unique
 from herdbook.recipe.section import Section
@@ -82,5 +83,5 @@ def check(data: dict[str, Any]) -> None:
     try:
         FrontMatter.model_validate(data)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        raise StepError("\n".join(f"card: front matter: {problem}" for problem in problems)) from error
+        problems = [f"card: front matter: {problem}" for problem in told(error, data)]
+        raise StepError("\n".join(problems)) from error

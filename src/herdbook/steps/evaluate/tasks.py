@@ -252,7 +252,7 @@ def _check_documents(config: dict[str, Any], where: str) -> None:
     for split in reading_of(config).splits:
         if split not in found:
             raise StepError(
-                f"{where}: its data have no split {split!r}{did_you_mean(split, found)}; they have {', '.join(found)}"
+                f"{where}: its data have no split {split!r}; they have {', '.join(found)}{did_you_mean(split, found)}"
             )
         if not len(found[split]):
             raise StepError(f"{where}: the split {split!r} of its data is empty, so nothing can be measured")

@@ -1,13 +1,16 @@
-"""What pydantic finds wrong with a value of a recipe, in our words: what was found, and what is accepted there."""
+"""What pydantic finds wrong with a recipe, or with a JSON file of a stranger, in our words: what was found, and what is accepted there."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
+from herdbook import limits
 from herdbook.humanize import clipped, did_you_mean, plural
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
@@ -41,6 +44,7 @@ _FORMS = {
     r"^https://\S+$": "an address that begins with https://",
     r"^https?://[^\s@]+$": "an address that begins with https://",
     r"^(https://\S+|LICEN[SC]E(\.(md|txt))?)$": "an address that begins with https://, or the name of the license's file, such as LICENSE",
+    r"^\d{1,10}$": "a whole number of at most ten digits, as text",
     r"^[0-9a-f]{64}$": "64 hexadecimal digits, as `herdbook key` prints them",
 }
 # Kinds of values, by the kinds of pydantic's errors.
@@ -68,8 +72,10 @@ _BOUNDS = {
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
 }
+_PLACE = re.compile(r"line (\d+) column (\d+)")
+_LOOKED_AT = 10 * limits.PROBLEMS  # errors, of which several may be about one value
 _SHOWN = 60  # characters of a value
-_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|(?<![\w'])(-?\d+)(?![\w'])")
+_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|(?<![\w'])(-?\d+|True|False)(?![\w'])")
 
 
 def in_words(item: ErrorDetails) -> str | None:
@@ -84,18 +90,21 @@ def in_words(item: ErrorDetails) -> str | None:
         return f"{value!r} is not {form}"
     if bound := _BOUNDS.get(kind):
         words, key = bound
-        return f"must be {words} {about[key]:g} (found {value!r})"
+        return f"must be {words} {_number(about[key])} (found {value!r})"
     if kind in {"too_short", "string_too_short"} and not _length(value):
         return "is empty" if about["min_length"] == 1 else f"is empty; {_wanted(item)}"
     if kind in {"too_short", "too_long", "string_too_short", "string_too_long"}:
         return f"{_wanted(item)} (found {_length(value)})"
+    if kind == "json_invalid":
+        place = _PLACE.search(str(about["error"]))
+        return f"not JSON (line {place[1]}, column {place[2]})" if place else "not JSON"
     wanted = _wanted(item)
     return f"expected {wanted} (found {shown(value)})" if wanted else None
 
 
 def together_in_words(items: list[ErrorDetails]) -> str | None:
     """Return what errors about one value mean that is accepted in several forms; None if one is not of a known kind."""
-    wanted = list(dict.fromkeys(_wanted(item) for item in items))
+    wanted = list(dict.fromkeys(map(_form, items)))
     if None in wanted or not wanted:
         return None
     names = [name for item in items for name in choices(item)]
@@ -108,7 +117,7 @@ def choices(item: ErrorDetails) -> list[str]:
     """Return the names of which one is accepted; empty if an error is not about a choice."""
     about = item.get("ctx", {})
     listed = about.get("expected_tags", about.get("expected", ""))
-    return [text or number for text, number in _QUOTED.findall(str(listed))]
+    return [text or other.lower() for text, other in _QUOTED.findall(str(listed))]
 
 
 def shown(value: Any) -> str:
@@ -129,11 +138,59 @@ def shown(value: Any) -> str:
 
 
 def first_in_words(error: ValidationError) -> str:
-    """Return the first problem of a value that is not as a recipe has it, with its place."""
+    """Return the first problem that pydantic found, with its place."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    words = str(first["ctx"]["error"]) if first["type"] == "value_error" else in_words(first)
-    return f"{where}: {words or first['msg']}" if where else words or first["msg"]
+    return f"{where or 'its start'}: {next(_words([first]))}"
+
+
+def told(error: ValidationError, content: Any) -> list[str]:
+    """Return what is wrong with the content of a file, one line each, with the keys that lead to it: at most ``limits.PROBLEMS``.
+
+    Args:
+        error: What pydantic found.
+        content: The content that it checked.
+    """
+    groups: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for item in error.errors(include_url=False)[:_LOOKED_AT]:
+        groups.setdefault(_place(item, content), []).append(item)
+    around = {keys[:length] for keys in groups for length in range(len(keys))}
+    lines = []
+    for keys, items in groups.items():
+        # Of the forms that a value may have, what is wrong inside of the one that it has.
+        if keys not in around or not all(item["type"].endswith("_type") for item in items):
+            lines += [f"{'.'.join(keys)}: {words}" if keys else words for words in _words(items)]
+    more = len(lines) - limits.PROBLEMS + max(0, error.error_count() - _LOOKED_AT)
+    return lines if more <= 0 else [*lines[: limits.PROBLEMS], f"and {more:,} more problems"]
+
+
+def _words(items: list[ErrorDetails]) -> Iterator[str]:
+    """Yield what errors about one value mean."""
+    values = [str(item["ctx"]["error"]) for item in items if item["type"] == "value_error"]
+    kinds = {item["type"] for item in items}
+    if values:
+        yield from (line for value in values for line in value.splitlines())
+    elif "missing" in kinds:
+        yield "missing"
+    elif "extra_forbidden" in kinds:
+        yield "unknown key"
+    else:
+        words = together_in_words(items) if len(items) > 1 else in_words(items[0])
+        yield words or " or ".join(item["msg"] for item in items)
+
+
+def _place(item: ErrorDetails, content: Any) -> tuple[str, ...]:
+    """Return the keys and indexes that lead to an error; between these, pydantic's location names members of unions."""
+    keys: list[str] = []
+    for position, part in enumerate(item["loc"], start=1):
+        if isinstance(content, dict):
+            exists = part in content
+        else:
+            exists = isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)
+        if exists or (item["type"] == "missing" and position == len(item["loc"])):
+            keys.append(str(part))
+            content = content[part] if exists else None
+    return tuple(keys)
 
 
 def _wanted(item: ErrorDetails) -> str | None:
@@ -144,7 +201,7 @@ def _wanted(item: ErrorDetails) -> str | None:
     if kind == "string_pattern_mismatch":
         return _FORMS.get(str(about["pattern"]))
     if bound := _BOUNDS.get(kind):
-        return f"a number {bound[0]} {about[bound[1]]:g}"
+        return f"a number {bound[0]} {_number(about[bound[1]])}"
     if kind in {"too_short", "too_long"}:
         least = kind == "too_short"
         count = about["min_length" if least else "max_length"]
@@ -162,6 +219,18 @@ def _wanted(item: ErrorDetails) -> str | None:
             else f"takes at most {plural(count, 'character')}"
         )
     return _KINDS.get(kind)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _form(item: ErrorDetails) -> str | None:
+    """Return what is accepted as one of several forms; None if the kind is not known."""
+    wanted = _wanted(item)
+    if wanted and item["type"] in {"too_short", "too_long"}:
+        return f"a list of {wanted.removeprefix('needs ').removeprefix('takes ')}"
+    return wanted
 
 
 def _length(value: Any) -> int:
