@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -57,8 +58,14 @@ def readable_models(text: str) -> dict[str, Section]:
     found: dict[str, Section] = {}
     for name, entry in models:
         with suppress(ValidationError):
-            found[name] = TypeAdapter(Model).validate_python(entry)
+            found[name] = _any_model().validate_python(entry)
     return found
+
+
+@cache
+def _any_model() -> TypeAdapter[Section]:
+    """Return what reads a model's entry; making it takes longer than reading a recipe."""
+    return TypeAdapter(Model)
 
 
 def parse(text: str, file: str = "recipe") -> Recipe:
