@@ -96,7 +96,8 @@ def _parse(text: str, kind: type[Whole], expected: str, file: str) -> Whole:
         raise RecipeError(problems, file, at) from error
 
 
+@cache
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a recipe, for editors."""
+    """Return the JSON Schema (draft 2020-12) of a recipe, for editors; it is not to be changed."""
     schema = Recipe.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Herdbook recipe", **schema}
