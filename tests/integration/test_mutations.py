@@ -4,6 +4,7 @@ A builder changes one field, derives everything else from that by the tool's own
 every part together (``support.whole``, ``support.further``). One test takes another sample each day, round-robin over the kinds of files.
 """
 
+import copy
 import datetime as dt
 import functools
 import itertools
@@ -14,6 +15,7 @@ from fnmatch import fnmatchcase
 import pytest
 from pytest_local_hub import LocalHub, client
 
+from herdbook import yamlio
 from herdbook.layout import (
     COMPARISONS,
     CONFIG,
@@ -40,7 +42,7 @@ from herdbook.verify.proofs import ELSEWHERE, facts_of, unproven
 from support import fields, further, lies, tiny, whole
 from support.fields import Field
 from support.gguf_source import write_gguf, write_wheel
-from support.verification import findings, status
+from support.verification import by_level, findings, status
 
 NAMES = list(LEVELS)
 LAST = "recomputed"  # a rebuild takes too long for each field
@@ -155,6 +157,15 @@ TASKS_OF_SEARCHES, OF_THESE = "tuned.*.tasks.*", "tuned.*.tasks.test.yaml.file.s
 # Of these the last one is tried as well as the first: the first trial of a search is what the recipe says.
 ALSO_THE_LAST = "tuned.*.trials.*"
 DIFFERENCES = [{"between": ["0" * 64, "1" * 64], "moved": 1, "moved_token": ["w", 1, 2]}]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parsed_once():
+    """Parse equal texts once: most mutations leave the recipe as it is, and each verification reads it several times."""
+    parsed = functools.cache(yamlio.load)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yamlio, "load", lambda *given: copy.deepcopy(parsed(*given)))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +285,9 @@ def open_findings(folder, level):
 
 
 def caught(folder, level, known=()):
-    """Return the first level at which something does not pass that passes in the honest release, and all that does not.
+    """Return the first level at which something does not pass that passes in the honest release, and what does not there.
+
+    Later levels are not run, since they would change no answer.
 
     Args:
         folder: The release.
@@ -282,12 +295,16 @@ def caught(folder, level, known=()):
         known: What does not pass in the honest release, either.
     """
     alike = {(one.level, one.check, one.subject, one.outcome) for one in known}
-    found = [
-        one
-        for one in open_findings(folder, level)
-        if (one.level, one.check, one.subject, one.outcome) not in alike
-    ]
-    return next((name for name in NAMES if any(one.level == name for one in found)), None), found
+    for name, findings_there in by_level(folder, level, sample_bytes=None):
+        found = [
+            one
+            for one in findings_there
+            if one.outcome is not Outcome.PASSED
+            and (one.level, one.check, one.subject, one.outcome) not in alike
+        ]
+        if found:
+            return name, found
+    return None, []
 
 
 def fact_on(folder, field):

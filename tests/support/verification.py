@@ -10,11 +10,18 @@ from herdbook.verify.levels import run
 
 def findings(release, level="claims", **options):
     """Return all findings about a folder, or ``owner/name[@revision]``."""
+    return [finding for _, found in by_level(release, level, **options) for finding in found]
+
+
+def by_level(release, level="claims", **options):
+    """Run one level after the other; yield the name and the findings of each."""
     try:
         opened = Release(open_subject(str(release)))
     except (HerdbookError, OSError) as error:
-        return [Finding("files", "release", str(release), outcome_of(error), str(error))]
-    return [finding for ran in run(opened, level, Options(**options)) for finding in ran.findings]
+        yield "files", [Finding("files", "release", str(release), outcome_of(error), str(error))]
+    else:
+        for ran in run(opened, level, Options(**options)):
+            yield ran.level.name, ran.findings
 
 
 def failures(release, level="claims", **options):

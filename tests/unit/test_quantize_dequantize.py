@@ -40,6 +40,20 @@ def herd(tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="module")
+def quantized(herd, tmp_path_factory):
+    """Give the quantized file of the model ``four`` by its type; each is made once."""
+    root = tmp_path_factory.mktemp("quantized")
+
+    def make(kind):
+        path = root / f"{kind}.gguf"
+        if not path.exists():
+            quantize_folder(*herd("four"), path, kind)
+        return path
+
+    return make
+
+
 def logits(model):
     with torch.no_grad():
         return model(torch.arange(3, 35)[None]).logits
@@ -59,14 +73,12 @@ def without(path, output, name):
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_K_M", "Q2_K"])
 @pytest.mark.parametrize("together", [1, 2**10, 2**20])
 def test_rows_that_are_dequantized_together_are_those_read_one_by_one(
-    herd, tmp_path, monkeypatch, kind, together
+    herd, quantized, monkeypatch, kind, together
 ):
-    folder, full = herd("four")
-    path = tmp_path / "model.gguf"
-    quantize_folder(folder, full, path, kind)
+    folder, _ = herd("four")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     monkeypatch.setattr(gguf_restored, "TOGETHER", together)
-    tensors = gguf_restored.RestoredTensors(path, config, "four")
+    tensors = gguf_restored.RestoredTensors(quantized(kind), config, "four")
     for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.v_proj.weight"):
         count = tensors.shape(name)[0]
         assert torch.equal(tensors[name], tensors.rows(name, range(count)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -57,7 +58,7 @@ def readable_models(text: str) -> dict[str, Section]:
     found: dict[str, Section] = {}
     for name, entry in models:
         with suppress(ValidationError):
-            found[name] = TypeAdapter(Model).validate_python(entry)
+            found[name] = _any_model().validate_python(entry)
     return found
 
 
@@ -69,6 +70,12 @@ def readable_section(text: str, key: str) -> Any:
         return TypeAdapter(form).validate_python(found)
     except (yamlio.YamlError, LookupError, TypeError, ValidationError):
         return None
+
+
+@cache
+def _any_model() -> TypeAdapter[Section]:
+    """Return what reads a model's entry; making it takes longer than reading a recipe."""
+    return TypeAdapter(Model)
 
 
 def parse(text: str, file: str = "recipe") -> Recipe:
@@ -99,7 +106,8 @@ def _parse(text: str, kind: type[Whole], expected: str, file: str) -> Whole:
         raise RecipeError(problems, file, at) from error
 
 
+@cache
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a recipe, for editors."""
+    """Return the JSON Schema (draft 2020-12) of a recipe, for editors; it is not to be changed."""
     schema = Recipe.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Herdbook recipe", **schema}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -54,6 +55,7 @@ def card_templates() -> Path:
     )
 
 
+@cache
 def homepage() -> str | None:
     """Return the project's public address, ``Homepage`` in ``project.urls`` of pyproject.toml; None as long as there is none."""
     try:
