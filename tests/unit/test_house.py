@@ -20,12 +20,13 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "herdbook"
 # From the bottom up. A module may import from its own layer's package and from layers below.
 LAYERS = (
-    ("apart", "changes", "errors", "flock", "forkserver", "graph", "humanize", "limits", "visible"),
+    ("apart", "changes", "errors", "flock", "graph", "humanize", "limits", "visible"),
     ("faults",),
     (
         "architectures",
         "escape",
         "files",
+        "forkserver",
         "jsonio",
         "key",
         "layout",

@@ -12,7 +12,7 @@ from herdbook.settings import CACHE, DEVICE, RECIPE, SETTINGS
 
 ROOT = Path(__file__).parents[2]
 # Read where they are used alone, and never passed on by the workflow: a secret, and an instance of Sigstore.
-NOT_PASSED_ON = {"HERDBOOK_SIGNING_PASSWORD", "HERDBOOK_SIGSTORE_CONFIG"}
+NOT_PASSED_ON = {"HERDBOOK_FORKSERVER", "HERDBOOK_SIGNING_PASSWORD", "HERDBOOK_SIGSTORE_CONFIG"}
 # As literals, in code: what a file says to people (`$HERDBOOK_...` in a docstring or message) is not counted.
 LITERAL = re.compile(r'"(HERDBOOK_[A-Z_]+)"')
 

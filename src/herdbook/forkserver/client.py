@@ -82,7 +82,9 @@ def _wait(process: int, replies: BinaryIO) -> int:
     if not reply:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-        sys.stderr.write("herdbook: the process from which the jobs of this build are forked was killed\n")
+        from herdbook.visible import say
+
+        say("herdbook: the process from which the jobs of this build are forked was killed", file=sys.stderr)
         return 1
     status = int(reply)
     if status < 0:
