@@ -243,7 +243,10 @@ def test_memory_of_a_job_is_that_of_all_its_processes(tmp_path):
 
 
 def test_memory_of_a_forked_job_is_what_it_does_not_share(tmp_path):
-    """A real server in small, with 80 MB: its fork has 60 MB of its own, and stands in for the program of the job."""
+    """A real server in small, with 80 MB: its fork has 60 MB of its own, and stands in for the program of the job.
+
+    The server grows later.
+    """
     (tmp_path / "herdbook").write_text("import sys\nsys.stdin.read()\n")
     server = f"""
 import os, subprocess, sys
@@ -255,6 +258,9 @@ if not fork:
     Path("/proc/self/comm").write_text("{title(0)}".replace("0", str(program.pid)))
     own = bytearray(b"x" * 60_000_000)
     print("ready", flush=True)
+else:
+    later = bytearray(b"x" * 100_000_000)
+    print("ready", flush=True)
 sys.stdin.read()
 """
     build = Build(0.0)
@@ -262,7 +268,7 @@ sys.stdin.read()
     with subprocess.Popen(
         [sys.executable, "-c", server], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
-        assert process.stdout.readline() == b"ready\n"
+        assert process.stdout.readline() + process.stdout.readline() == b"ready\n" * 2
         look(build.running.values())
         process.stdin.close()
     assert 60 * MB < build.running[1].memory_bytes < 100 * MB  # with the program
