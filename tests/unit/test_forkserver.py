@@ -405,3 +405,23 @@ def test_after_a_change_of_code_or_packages_jobs_run_by_themselves(monkeypatch, 
     prepare = forked.Preparation()
     module.unlink()
     assert not prepare(["--version"])
+
+
+def test_a_fork_ends_without_taking_its_objects_apart():
+    """But all that has asked for it is called first, and what was printed is seen."""
+    code = """
+import atexit, sys
+from herdbook.cli import forked
+
+class Kept:
+    def __del__(self):
+        print("taken apart")
+
+kept = Kept()
+atexit.register(forked.end)
+atexit.register(print, "called")
+print("printed")
+forked._status.append(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("printed\ncalled\n", 3), done.stderr

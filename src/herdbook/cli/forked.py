@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import os
@@ -114,5 +115,18 @@ def serve(listening: int, build: int) -> int:
     return main()
 
 
+_status: list[int] = []  # of this process, when it ends
+
+
+def end() -> None:
+    """End this process without taking its objects apart, for which a fork would copy all the memory that it shares."""
+    if _status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_status[0])
+
+
 if __name__ == "__main__":
-    sys.exit(serve(*map(int, sys.argv[1:])))
+    atexit.register(end)  # before others, so it is called after them
+    _status.append(serve(*map(int, sys.argv[1:])))
+    sys.exit(_status[0])
