@@ -4,11 +4,13 @@ import hashlib
 import io
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
@@ -16,6 +18,7 @@ from snakemake_interface_logger_plugins.tests import MockOutputSettings, TestLog
 
 import snakemake_logger_plugin_herdbook as plugin
 from herdbook.files import write_json
+from herdbook.forkserver import VARIABLE, start
 from herdbook.forkserver.server import title
 from herdbook.humanize import clipped, duration
 from herdbook.layout import Layout
@@ -473,6 +476,25 @@ def test_events_become_lines_and_a_summary(capsys, monkeypatch, tmp_path):
     assert "cost 0." in said
     for silent in ("DAG", "Job stats", "None", "Provided cores", "1 of 3"):
         assert silent not in said
+
+
+def test_the_server_of_forked_jobs_has_ended_when_times_are_summed_up(capsys, monkeypatch, tmp_path):
+    """Else their processors' time is not in it. Workflows that this one is a module of do not end it."""
+    reading, writing = os.pipe()
+    with subprocess.Popen([sys.executable, "-c", "import os; os.read(0, 1)"], stdin=reading) as server:
+        os.close(reading)
+        monkeypatch.setattr(start, "_started", [(server, writing)])
+        monkeypatch.setenv(VARIABLE, str(tmp_path / "folder/socket"))
+        one = handler()
+        events = handlers.LogEvent
+        tell(one, events.RUN_INFO, text="Job stats:", stats={"laser": 1, "total": 1})
+        used = SimpleNamespace(ru_utime=2, ru_stime=3)
+        monkeypatch.setattr(resource, "getrusage", lambda _: used if server.returncode == 0 else None)
+        try:
+            one.close()
+        finally:
+            server.kill()
+    assert "CPU time 5.0 s" in capsys.readouterr().err
 
 
 def test_a_fault_of_the_view_stops_nothing(capsys, monkeypatch):
