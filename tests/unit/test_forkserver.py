@@ -285,6 +285,7 @@ def test_without_a_standard_file_the_program_runs_itself(address):
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,  # it would wait for itself
         env={**os.environ, VARIABLE: address, "TOLD": "it"},
     )
     assert (asked.stdout, asked.stderr) == ("", "nobody ran it\n")
