@@ -21,7 +21,10 @@ import os, signal, socket, sys, time
 from herdbook.forkserver.server import Server
 
 prepared = []
-request = Server(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), prepared.append).serve()
+def prepare(arguments):
+    prepared.append(arguments)
+    return arguments != ["refused"]
+request = Server(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), prepare).serve()
 if request is None:
     os.write(1, b"ended")
     os._exit(0)
@@ -159,6 +162,24 @@ def test_the_end_is_handed_on(address):
     assert gone(forked)
 
 
+def test_signals_that_the_program_ignores_are_ignored(address):
+    """As those of `nohup`, and those of what a script runs in the background."""
+    ignored = (signal.SIGINT, signal.SIGHUP)
+    process = client(
+        address, "wait", preexec_fn=lambda: [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    )
+    forked = int(process.stdout.readline())
+    for number in ignored:
+        os.kill(forked, number)
+        process.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
+    process.terminate()
+    process.communicate()
+    assert process.returncode == -signal.SIGTERM
+    assert gone(forked)
+
+
 def test_a_terminal_interrupts_the_process_and_the_program_waits_for_it():
     """All processes of a build are in the terminal's group: here, a group of their own."""
     code = f"""
@@ -241,6 +262,7 @@ def test_a_server_of_another_installation_runs_nothing(address):
         "arguments": ["tell"],
         "environment": {},
         "folder": "/",
+        "ignored": [],
         "process": 1,
         "root": f"{ROOT}/elsewhere",
         "umask": 0,
@@ -250,6 +272,23 @@ def test_a_server_of_another_installation_runs_nothing(address):
         connection.connect(address)
         connection.sendall(len(content).to_bytes(8, "little") + content)
         assert connection.recv(10) == b""
+
+
+def test_what_the_server_does_not_take_the_program_runs_itself(address):
+    assert client(address, "refused").communicate() == ("", "nobody ran it\n")
+
+
+def test_without_a_standard_file_the_program_runs_itself(address):
+    """The connection would have its number, and be handed over in its place."""
+    asked = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" <&-', sys.executable, "-c", CLIENT, "tell"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,  # it would wait for itself
+        env={**os.environ, VARIABLE: address, "TOLD": "it"},
+    )
+    assert (asked.stdout, asked.stderr) == ("", "nobody ran it\n")
 
 
 def test_nothing_is_asked_without_a_server(monkeypatch):
@@ -275,6 +314,52 @@ def test_a_server_is_started_unless_it_is_switched_off(monkeypatch):
     assert not folder.exists()
 
 
+def test_where_no_server_can_be_nothing_is_left(monkeypatch, tmp_path):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    before = sorted(map(str, Path("/proc/self/fd").iterdir()))
+    start.start()
+    assert VARIABLE not in os.environ
+    assert list(folder.iterdir()) == []
+    assert sorted(map(str, Path("/proc/self/fd").iterdir())) == before
+
+
+def test_what_ends_a_program_does_not_end_a_server_that_begins(monkeypatch):
+    """A terminal interrupts it too; only its build, or what cannot be ignored, ends it, and leaves nothing."""
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setenv("HERDBOOK_RECIPE", "none.yaml")
+    for number, status in {signal.SIGINT: 0, signal.SIGKILL: -signal.SIGKILL}.items():
+        start.start()
+        folder = Path(os.environ[VARIABLE]).parent
+        [(process, _)] = start._started
+        process.send_signal(number)
+        start.stop()
+        assert process.returncode == status
+        assert not folder.exists()
+
+
+def test_a_server_needs_no_standard_files(tmp_path):
+    """Those of a job are its own."""
+    code = """
+import os, subprocess, sys
+from herdbook.forkserver import start
+start.start()
+command = [sys.executable, "-c", "import sys; from herdbook.cli.start import main; sys.exit(main())", "--version"]
+subprocess.run(command, stdin=subprocess.DEVNULL, stdout=open("out", "wb"), stderr=subprocess.STDOUT, check=True)
+start.stop()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" >&- 2>&-', sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**environment, "HERDBOOK_RECIPE": "none.yaml", "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    assert (tmp_path / "out").read_text().startswith("herdbook ")
+
+
 def test_imports_are_those_of_rules_and_exist():
     """Named once more by the rules and by the packages; what is missing would slow down builds, and nobody would see it."""
     import importlib.util
@@ -287,10 +372,57 @@ def test_imports_are_those_of_rules_and_exist():
         assert importlib.util.find_spec(name), name
 
 
-def test_what_cannot_be_imported_is_left_to_the_job(monkeypatch):
+def test_after_an_import_that_failed_jobs_run_by_themselves(monkeypatch):
+    """Some modules fail otherwise when they are imported once more."""
     from herdbook.cli import forked
 
     monkeypatch.setitem(forked.IMPORTS, "evaluate", ("no_such_module",))
-    forked.prepare(["evaluate", "KEY"])
-    forked.prepare(["--version"])
-    forked.prepare([])
+    prepare = forked.Preparation()
+    assert prepare(["--version"])
+    assert prepare([])
+    assert not prepare(["evaluate", "KEY"])
+    assert not prepare(["--version"])
+
+
+def test_after_a_change_of_code_or_packages_jobs_run_by_themselves(monkeypatch, tmp_path):
+    """They would import the new code, and take the digests of the old."""
+    from herdbook.cli import forked
+
+    (tmp_path / "code/steps").mkdir(parents=True)
+    module = tmp_path / "code/steps/module.py"
+    module.write_text("A = 1")
+    (tmp_path / "packages/torch-1.dist-info").mkdir(parents=True)
+    monkeypatch.setattr(forked, "ROOT", str(tmp_path / "code"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "packages")])
+    prepare = forked.Preparation()
+    (tmp_path / "code/steps/__pycache__").mkdir()
+    assert prepare(["--version"])
+    module.write_text("A = 22")
+    assert not prepare(["--version"])
+    prepare = forked.Preparation()
+    assert prepare(["--version"])
+    (tmp_path / "packages/torch-1.dist-info").rename(tmp_path / "packages/torch-2.dist-info")
+    assert not prepare(["--version"])
+    prepare = forked.Preparation()
+    module.unlink()
+    assert not prepare(["--version"])
+
+
+def test_a_fork_ends_without_taking_its_objects_apart():
+    """But all that has asked for it is called first, and what was printed is seen."""
+    code = """
+import atexit, sys
+from herdbook.cli import forked
+
+class Kept:
+    def __del__(self):
+        print("taken apart")
+
+kept = Kept()
+atexit.register(forked.end)
+atexit.register(print, "called")
+print("printed")
+forked._status.append(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("printed\ncalled\n", 3), done.stderr

@@ -4,11 +4,13 @@ import hashlib
 import io
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
@@ -16,6 +18,7 @@ from snakemake_interface_logger_plugins.tests import MockOutputSettings, TestLog
 
 import snakemake_logger_plugin_herdbook as plugin
 from herdbook.files import write_json
+from herdbook.forkserver import VARIABLE, start
 from herdbook.forkserver.server import title
 from herdbook.humanize import clipped, duration
 from herdbook.layout import Layout
@@ -243,7 +246,10 @@ def test_memory_of_a_job_is_that_of_all_its_processes(tmp_path):
 
 
 def test_memory_of_a_forked_job_is_what_it_does_not_share(tmp_path):
-    """A real server in small, with 80 MB: its fork has 60 MB of its own, and stands in for the program of the job."""
+    """A real server in small, with 80 MB: its fork has 60 MB of its own, and stands in for the program of the job.
+
+    The server grows later.
+    """
     (tmp_path / "herdbook").write_text("import sys\nsys.stdin.read()\n")
     server = f"""
 import os, subprocess, sys
@@ -255,6 +261,9 @@ if not fork:
     Path("/proc/self/comm").write_text("{title(0)}".replace("0", str(program.pid)))
     own = bytearray(b"x" * 60_000_000)
     print("ready", flush=True)
+else:
+    later = bytearray(b"x" * 100_000_000)
+    print("ready", flush=True)
 sys.stdin.read()
 """
     build = Build(0.0)
@@ -262,7 +271,7 @@ sys.stdin.read()
     with subprocess.Popen(
         [sys.executable, "-c", server], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
-        assert process.stdout.readline() == b"ready\n"
+        assert process.stdout.readline() + process.stdout.readline() == b"ready\n" * 2
         look(build.running.values())
         process.stdin.close()
     assert 60 * MB < build.running[1].memory_bytes < 100 * MB  # with the program
@@ -467,6 +476,25 @@ def test_events_become_lines_and_a_summary(capsys, monkeypatch, tmp_path):
     assert "cost 0." in said
     for silent in ("DAG", "Job stats", "None", "Provided cores", "1 of 3"):
         assert silent not in said
+
+
+def test_the_server_of_forked_jobs_has_ended_when_times_are_summed_up(capsys, monkeypatch, tmp_path):
+    """Else their processors' time is not in it. Workflows that this one is a module of do not end it."""
+    reading, writing = os.pipe()
+    with subprocess.Popen([sys.executable, "-c", "import os; os.read(0, 1)"], stdin=reading) as server:
+        os.close(reading)
+        monkeypatch.setattr(start, "_started", [(server, writing)])
+        monkeypatch.setenv(VARIABLE, str(tmp_path / "folder/socket"))
+        one = handler()
+        events = handlers.LogEvent
+        tell(one, events.RUN_INFO, text="Job stats:", stats={"laser": 1, "total": 1})
+        used = SimpleNamespace(ru_utime=2, ru_stime=3)
+        monkeypatch.setattr(resource, "getrusage", lambda _: used if server.returncode == 0 else None)
+        try:
+            one.close()
+        finally:
+            server.kill()
+    assert "CPU time 5.0 s" in capsys.readouterr().err
 
 
 def test_a_fault_of_the_view_stops_nothing(capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from herdbook import settings
 from herdbook.cli.main import main
 from herdbook.errors import HerdbookError
+from herdbook.forkserver.client import ROOT
 from herdbook.forkserver.server import Server
 from herdbook.needs import used
 
@@ -51,24 +53,53 @@ def warm() -> None:
         result_jobs(plans.load(Path(settings.RECIPE.value)))
 
 
-def prepare(arguments: list[str]) -> None:
-    """Make the imports of a command, unless they are made."""
-    names = IMPORTS.get(arguments[0], ()) if arguments else ()
-    with contextlib.suppress(Exception):  # whatever is missing or broken, the job reports it
-        for name in names:
-            importlib.import_module(name)
-        if set(_TRANSFORMERS) <= set(names):
-            from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+class Preparation:
+    """What is done before each fork.
 
-            get_checkpoint_conversion_mapping(
-                "llama"
-            )  # that of all types of models is made once in a process
+    Keys count the code as it was read first, and a job imports some of it only when it runs, as it does packages. So once
+    either has changed, jobs are not forked: they read all of it anew, and refuse keys of what it was.
+    """
+
+    def __init__(self) -> None:
+        self._installed = _installed()
+        self._failed = (
+            False  # an import that has can leave something behind, and fail otherwise the next time
+        )
+
+    def __call__(self, arguments: list[str]) -> bool:
+        """Make the imports of a command, unless they are made; return whether a fork can run it."""
+        if self._failed or _installed() != self._installed:
+            return False
+        names = IMPORTS.get(arguments[0], ()) if arguments else ()
+        try:
+            for name in names:
+                importlib.import_module(name)
+            if set(_TRANSFORMERS) <= set(names):
+                from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+                get_checkpoint_conversion_mapping(
+                    "llama"
+                )  # that of all types of models is made once in a process
+        except Exception:  # noqa: BLE001 - whatever is missing or broken, the job reports it
+            self._failed = True
+        return not self._failed
+
+
+def _installed() -> list[tuple[str, int, int]]:
+    """Return what changes with our code, or with what is installed: sizes and times of files, and of folders of packages."""
+    paths = [entry for entry in sys.path if any(Path(entry).glob("*.dist-info"))]
+    for folder, _, names in os.walk(ROOT):
+        paths += [os.path.join(folder, name) for name in names if name.endswith(".py")]  # noqa: PTH118 - a third of the time
+    with contextlib.suppress(OSError):  # a file has just been removed
+        return [(path, found.st_size, found.st_mtime_ns) for path in paths for found in [os.stat(path)]]  # noqa: PTH116
+    return []
 
 
 def serve(listening: int, build: int) -> int:
     """Serve a build until it has ended; in a forked process, run the command and return its exit status."""
     server = socket.socket(fileno=listening)
     folder = Path(server.getsockname()).parent
+    prepare = Preparation()
     warm()
     request = Server(server, build, prepare).serve()
     if request is None:
@@ -84,5 +115,18 @@ def serve(listening: int, build: int) -> int:
     return main()
 
 
+_status: list[int] = []  # of this process, when it ends
+
+
+def end() -> None:
+    """End this process without taking its objects apart, for which a fork would copy all the memory that it shares."""
+    if _status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_status[0])
+
+
 if __name__ == "__main__":
-    sys.exit(serve(*map(int, sys.argv[1:])))
+    atexit.register(end)  # before others, so it is called after them
+    _status.append(serve(*map(int, sys.argv[1:])))
+    sys.exit(_status[0])

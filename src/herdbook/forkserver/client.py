@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SIZE_BYTES = 8  # of the length that precedes a request
 ROOT = str(Path(__file__).parents[1])  # of the code that runs
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # how a person or a system ends a command
 
 
 def ask(arguments: Sequence[str]) -> int | None:
@@ -34,6 +36,7 @@ def ask(arguments: Sequence[str]) -> int | None:
     address = os.environ.get(VARIABLE)
     if not address:
         return None
+    ignored = [number for number in ENDS if signal.getsignal(number) == signal.SIG_IGN]  # by nohup, say
     interrupted: list[
         int
     ] = []  # a terminal interrupts the command as well, and this process waits for its end
@@ -41,7 +44,7 @@ def ask(arguments: Sequence[str]) -> int | None:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
-            _send(connection, arguments)
+            _send(connection, arguments, ignored)
             replies = connection.makefile("rb")
             process = int(replies.readline())
         except (OSError, ValueError):  # the server is gone, or does not do it
@@ -49,18 +52,21 @@ def ask(arguments: Sequence[str]) -> int | None:
             if interrupted:
                 raise KeyboardInterrupt from None
             return None
-        return _wait(process, replies)
+        return _wait(process, replies, ignored)
 
 
-def _send(connection: socket.socket, arguments: Sequence[str]) -> None:
+def _send(connection: socket.socket, arguments: Sequence[str], ignored: Sequence[int]) -> None:
     request = {
         "arguments": list(arguments),
         "environment": dict(os.environ),
         "folder": os.getcwd(),  # noqa: PTH109 - as a text
+        "ignored": list(ignored),
         "process": os.getpid(),
         "root": ROOT,
         "umask": _umask(),
     }
+    if connection.fileno() <= 2:  # a standard file is closed, and would be this connection
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     content = json.dumps(request).encode()
     content = len(content).to_bytes(SIZE_BYTES, "little") + content
     sent = socket.send_fds(connection, [content], [0, 1, 2])
@@ -74,10 +80,15 @@ def _umask() -> int:
     return mask
 
 
-def _wait(process: int, replies: BinaryIO) -> int:
+def _wait(process: int, replies: BinaryIO, ignored: Sequence[int]) -> int:
     """Wait until the process has ended; hand on what is to end this one."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _: os.kill(process, received))
+
+    def hand_on(number: int, _: object) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(process, number)
+
+    for number in {signal.SIGTERM, signal.SIGHUP}.difference(ignored):
+        signal.signal(number, hand_on)
     reply = replies.readline()
     if not reply:
         with contextlib.suppress(ProcessLookupError):

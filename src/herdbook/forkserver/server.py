@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from herdbook.forkserver.client import ROOT, SIZE_BYTES
+from herdbook.forkserver.client import ENDS, ROOT, SIZE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,7 @@ class Request:
         arguments: The arguments of the command.
         environment: Its environment variables.
         folder: Its working directory.
+        ignored: The signals that it ignores, of those that end a program.
         process: The number of the program's own process.
         root: The folder of the program's code.
         umask: Its mask for the modes of new files.
@@ -44,6 +45,7 @@ class Request:
     arguments: list[str]
     environment: dict[str, str]
     folder: str
+    ignored: list[int]
     process: int
     root: str
     umask: int
@@ -82,16 +84,18 @@ class Server:
     Args:
         listening: The socket at which programs ask.
         build: A pipe that ends when the build does.
-        prepare: Called before a fork, with the arguments of the command.
+        prepare: Called before a fork, with the arguments of the command. It returns whether a fork can run it; else the program
+            does that itself.
     """
 
-    def __init__(self, listening: socket.socket, build: int, prepare: Callable[[list[str]], None]) -> None:
+    def __init__(self, listening: socket.socket, build: int, prepare: Callable[[list[str]], bool]) -> None:
         self._listening, self._build, self._prepare = listening, build, prepare
         self._asked: dict[
             int, socket.socket
         ] = {}  # by the number of the process, the connection to who asked for it
-        for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # it ends with its build
+        for ignored in ENDS:  # it ends with its build
             signal.signal(ignored, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)  # that could have ended it until now
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._ended, told = socket.socketpair()
         for one in (self._ended, told):
@@ -134,15 +138,14 @@ class Server:
         except RequestError:
             connection.close()
             return None
-        if request.root != ROOT:
+        if request.root != ROOT or not self._prepare(request.arguments):
             connection.close()
             request.close()
             return None
-        self._prepare(request.arguments)
         gc.freeze()  # pages of what is there stay shared
         process = os.fork()
         if not process:
-            self._leave(connection)
+            self._leave(connection, request.ignored)
             return request
         request.close()
         self._asked[process] = connection
@@ -151,16 +154,15 @@ class Server:
             connection.sendall(b"%d\n" % process)
         return None
 
-    def _leave(self, connection: socket.socket) -> None:
+    def _leave(self, connection: socket.socket, ignored: list[int]) -> None:
         """Close, in a forked process, what is the server's."""
         signal.set_wakeup_fd(-1)
         self._waiting.close()
         for one in (self._listening, self._ended, self._told, connection, *self._asked.values()):
             one.close()
         os.close(self._build)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
+        for number in {*ENDS, signal.SIGCHLD}.difference(ignored):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def _reap(self) -> None:
         """Tell the programs how their processes ended."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from herdbook.forkserver import VARIABLE
+from herdbook.forkserver.client import ENDS
 
 PROGRAM = "herdbook.cli.forked"
 # Libraries read them when they are imported. A job sets torch's number of threads itself.
@@ -29,31 +34,53 @@ def start() -> None:
     """
     if VARIABLE in os.environ or sys.platform != "linux":
         return
-    try:
+    folder = None
+    with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
         folder = tempfile.mkdtemp(prefix="herdbook-")  # for this user alone; the server removes it
         address = str(Path(folder) / "socket")
+        listening = opened.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(address)  # an error, too, of a long path
+        listening.listen(socket.SOMAXCONN)
         reading, writing = os.pipe()
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(address)
-            listening.listen(socket.SOMAXCONN)
-            files = (listening.fileno(), reading)
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", PROGRAM, *map(str, files)],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **ONE_THREAD},
-                pass_fds=files,
-            )
-        os.close(reading)
-    except OSError:
+        opened.callback(os.close, reading)
+        unless_started = opened.enter_context(contextlib.ExitStack())
+        unless_started.callback(os.close, writing)
+        process = _run((listening.fileno(), reading))
+        unless_started.pop_all()
+        os.environ[VARIABLE] = address
+        _started.append((process, writing))
         return
-    os.environ[VARIABLE] = address
-    _started.append((process, writing))
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(files: tuple[int, int]) -> subprocess.Popen[bytes]:
+    """Start the server with its files.
+
+    Raises:
+        OSError: If it cannot be started, or the files have numbers of standard files, since those of this process are closed.
+    """
+    if min(files) <= 2:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # until the server ignores them
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", PROGRAM, *map(str, files)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if sys.__stderr__ else subprocess.DEVNULL,
+            env={**os.environ, **ONE_THREAD},
+            pass_fds=files,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def stop() -> None:
     """End the server, after the last of its jobs: the time of their processors counts to this process from then on."""
     while _started:
         process, pipe = _started.pop()
-        del os.environ[VARIABLE]
+        folder = Path(os.environ.pop(VARIABLE)).parent
         os.close(pipe)
         process.wait()
+        shutil.rmtree(folder, ignore_errors=True)  # the server does it, unless it was killed

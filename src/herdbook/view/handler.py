@@ -214,8 +214,10 @@ class LogHandler(LogHandlerBase):
     def _summarize(self) -> None:
         if not self._build:
             return
+        from herdbook.forkserver import start as forkserver
         from herdbook.view import words
 
+        forkserver.stop()  # a workflow that Herdbook is a module of does not
         now, sink, build = time.time(), self._out(), self._build
         sink.tabulate(*words.table(build, now))
         used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -53,12 +53,14 @@ def _memory(run: JobRun, processes: Sequence[tuple[psutil.Process, str, str]]) -
 
 
 def _forked(asking: int, processes: Sequence[tuple[psutil.Process, str, str]]) -> int:
-    """Return the memory of the process that stands in for another, beyond what it shares with the one that it is a fork of."""
+    """Return the memory of the process that stands in for another, without what it shares with the one that it is a fork of.
+
+    The sizes of the two do not tell: that one grows by the imports of later jobs, and a fork lacks code that it has not run yet.
+    """
     for process, _, name in processes:
         if name == title(asking):
-            shared = process.parent()
-            members = [process, *process.children(recursive=True)]
-            return max(0, sum(map(_resident, members)) - (_resident(shared) if shared else 0))
+            programs = process.children(recursive=True)
+            return int(process.memory_full_info().uss) + sum(map(_resident, programs))
     return 0
 
 
