@@ -26,6 +26,7 @@ from herdbook.layout import SUMS, is_large
 from herdbook.plan.beside import missing_beside
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
 from herdbook.plan.jobs import needed as made_for
+from herdbook.plan.namesakes import replaced
 from herdbook.progress import say
 from herdbook.signing.keys import PASSWORD_VARIABLE
 from herdbook.signing.signer import configured_signer
@@ -195,6 +196,11 @@ try:
     load = plans.load_at_least_start if trials and configured["recipe"] != trials else plans.load
     PLAN = load(Path(settings.RECIPE.value), Path(RESULTS))
     JOBS = all_jobs(PLAN, configured_signer())
+    if workflow.is_main_process and not trials and (other := replaced(PLAN)):
+        raise WorkflowError(
+            f"{PLAN.layout.release_folder} is the release of {other}, which {PLAN.recipe_path} would replace, since both have the "
+            f"release.name {PLAN.recipe.release.name}. Give one of them another name; or move that release away, or delete it"
+        )
     # Looked up once, before jobs are chosen; the process of a job does not choose jobs.
     CACHED = available(PLAN, writes=not DRY) if workflow.is_main_process and not APART else {}
     NODES = Nodes(PLAN) if APART else None

@@ -15,6 +15,7 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 RECIPE = "recipe.yaml"
+RECIPE_SUFFIXES = {".yaml", ".yml"}
 LOCK = "recipe.lock.json"
 CARD = "README.md"
 FIGURES = "figures"

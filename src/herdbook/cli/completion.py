@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from herdbook.layout import RECIPE_SUFFIXES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -19,7 +21,6 @@ FOLDERS = (
     "config",
     "recipes",
 )  # the folders of recipes in this repository, and in those made by `herdbook new`
-SUFFIXES = {".yaml", ".yml"}
 MOST_BYTES = 10**6  # a YAML file beyond that is not a recipe
 ALL = "all"
 
@@ -38,7 +39,7 @@ def found_recipes(folder: str) -> list[str]:
         for place in {Path(folder), *map(Path, FOLDERS)}
         if place.is_dir()
         for path in place.iterdir()
-        if path.suffix in SUFFIXES and is_recipe(path)
+        if path.suffix in RECIPE_SUFFIXES and is_recipe(path)
     )
 
 

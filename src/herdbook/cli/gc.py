@@ -13,6 +13,7 @@ from herdbook import humanize
 from herdbook.cli import completion, options, repository
 from herdbook.cli.size import Age
 from herdbook.errors import HerdbookError, RecipeError
+from herdbook.layout import RECIPE_SUFFIXES
 from herdbook.visible import say
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _recipes(recipe: Path | None, keep: Sequence[Path]) -> list[Path]:
         for folder in folders
         if folder.is_dir()
         for path in sorted(folder.iterdir())
-        if path.suffix in completion.SUFFIXES and completion.is_recipe(path)
+        if path.suffix in RECIPE_SUFFIXES and completion.is_recipe(path)
     ]
     return list({path.resolve(): path for path in (*found, *keep)}.values())
 

@@ -67,8 +67,9 @@ def show(plan: Plan) -> None:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
-    """Yield a line for each license that publishing will refuse, and for each mixture whose routers choose nothing."""
+    """Yield what need not be wrong: licenses that publishing refuses, routers that choose nothing, other recipes of the same name."""
     from herdbook.plan.licensing import unknown_licenses
+    from herdbook.plan.namesakes import namesakes
     from herdbook.recipe import Moe
 
     for problem in unknown_licenses(plan.recipe, plan.lock):
@@ -81,6 +82,11 @@ def _notes(plan: Plan) -> Iterator[str]:
                     f"models.{name}.moe: each token goes to all {count} experts, so the routers only weight them; to have them "
                     "choose, set `experts_per_token` lower"
                 )
+    for path in namesakes(plan):
+        yield (
+            f"release.name: {path} has the name {plan.recipe.release.name}, too, so the release of one would take the place of the "
+            "other's in the results"
+        )
 
 
 def _models(plan: Plan) -> Iterator[str]:

@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from herdbook import __version__
 from herdbook.settings import PINS
 
 if TYPE_CHECKING:
@@ -258,6 +259,10 @@ def package_version(package: str) -> str:
 
 @cache
 def _installed_version(package: str) -> str:
+    if (
+        package == PACKAGE
+    ):  # what runs, which an installation in place may have been made for an earlier version of
+        return __version__
     try:
         return importlib.metadata.version(package).split("+", maxsplit=1)[0]
     except importlib.metadata.PackageNotFoundError:
