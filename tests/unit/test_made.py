@@ -283,19 +283,22 @@ def test_the_repair_names_the_recipe_that_is_not_the_configured_one(capsys):
     other.write_text(own.read_text().replace("name: Tiny", "name: Other"))
     assert other.read_bytes() != own.read_bytes()
     config.write_text("recipe: config/other.yaml\n")
+    third = Path("third.yaml")
+    third.write_text(own.read_text() + "# of the same name\n")
     assert repair(capsys) == [BUILD]
+    third.unlink()
     own.write_text(own.read_text() + "# edited\n")
     assert repair(capsys) == [BUILD]
     config.write_text("recipe: recipe.yaml\n")
     assert repair(capsys) == ["snakemake --cores all"]
     config.write_text("recipe: config/other.yaml\n")
-    Path("third.yaml").write_text(own.read_text() + "# again\n")
+    third.write_text(own.read_text() + "# again\n")
     unknown = [
         "RECIPE stands for the recipe that it was built from, which was not found here",
         "snakemake --cores all --config recipe=RECIPE",
     ]
     assert repair(capsys) == unknown
-    Path("third.yaml").unlink()
+    third.unlink()
     own.write_text(other.read_text())
     assert repair(capsys) == unknown
     own.write_text("models: [")
