@@ -8,6 +8,7 @@ A file without a note is accepted: an earlier version made it, or its job was in
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -99,10 +100,10 @@ def edited(layout: Layout, jobs: Iterable[Job], paths: Iterable[Path]) -> list[E
     return changed
 
 
-def advice(count: int) -> str:
+def advice(paths: Iterable[Path]) -> str:
     """Return what to do about changed files."""
     return (
-        f"A release has nothing that its steps did not make. Delete {'it' if count == 1 else 'them'} and build again; what should be "
+        f"Nothing is released that its steps did not make. Run `rm {shlex.join(map(str, paths))}` and build again; what should be "
         "different is changed in the recipe, or in the card's templates."
     )
 
@@ -120,7 +121,7 @@ def check(layout: Layout, jobs: Iterable[Job], paths: Iterable[Path]) -> None:
     """
     if changed := edited(layout, jobs, paths):
         lines = [f"{one.text}: expected sha256 {one.expected}, found {one.found}" for one in changed]
-        raise StepError("\n".join([*lines, advice(len(changed))]))
+        raise StepError("\n".join([*lines, advice(one.path for one in changed)]))
 
 
 def _is_noted(job: Job, path: Path) -> bool:

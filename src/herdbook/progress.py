@@ -62,7 +62,7 @@ def waiting(title: str) -> Iterator[Callable[[str], None]]:
 
     def watch() -> None:
         while not ended.wait(INTERVAL_S):
-            say(f"{doing}: not finished after {time.monotonic() - start:.0f} s")
+            say(f"{doing}: still running after {time.monotonic() - start:.0f} s")
 
     def change(to: str) -> None:
         nonlocal doing, start

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -87,6 +88,28 @@ def test_a_pair_is_for_its_owner_and_never_overwritten(tmp_path, capsys):
     assert main(["key", str(path)]) == 7
     assert "never overwritten" in capsys.readouterr().err
     assert "PRIVATE" in path.read_text()
+
+
+def test_a_key_that_git_would_take_is_warned_of(tmp_path, capsys, monkeypatch):
+    def warned(path):
+        assert main(["key", str(path)]) == 0
+        return "git does not ignore" in capsys.readouterr().err
+
+    inside = tmp_path / "herd"
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    subprocess.run(["git", "init", "--quiet", str(inside)], check=True)
+    (inside / ".gitignore").write_text((Path(__file__).parents[2] / "starter/.gitignore").read_text())
+    assert not warned(tmp_path / "beside")
+    assert not warned(inside / "own.key")
+    assert not warned(inside / "keys/own.pem")
+    assert warned(inside / "own")
+    staged = subprocess.run(
+        ["git", "-C", str(inside), "add", "--all", "--verbose"], capture_output=True, text=True, check=True
+    )
+    added = {line.split("'")[1] for line in staged.stdout.splitlines()}
+    assert added == {".gitignore", "own", "own.pub", "own.key.pub", "keys/own.pem.pub"}
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git here
+    assert not warned(inside / "other")
 
 
 def test_a_password_encrypts(tmp_path, monkeypatch):

@@ -520,7 +520,7 @@ def test_what_counts_no_steps_prints_a_line_now_and_then(monkeypatch, capsys):
             time.sleep(0.01)
             if printed := capsys.readouterr().err:
                 break
-    assert printed.splitlines()[0] == "second: not finished after 0 s"
+    assert printed.splitlines()[0] == "second: still running after 0 s"
     capsys.readouterr()
     time.sleep(0.05)
     assert capsys.readouterr().err == ""  # it ended

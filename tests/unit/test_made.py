@@ -21,6 +21,7 @@ from support import tiny
 
 LAYOUT = Layout(Path("results"), "Tiny")
 REPAIR = "to repair it where it was built: rm "
+BUILD = "snakemake --cores all --config recipe=recipe.yaml"
 
 
 def job(rule="evaluate", key="a" * 64, outputs=("evaluations/x-aaaaaaaaaaaa.json",), id_="x-aaaaaaaaaaaa"):
@@ -54,7 +55,7 @@ def test_only_what_was_changed_since_is_refused_and_its_job_is_named():
     assert first == (
         f"results/Tiny/card/README.md: was changed after `card` made it: expected sha256 {before}, found {after}"
     )
-    assert "Delete it and build again" in last
+    assert "Run `rm results/Tiny/card/README.md` and build again" in last
     made.check(LAYOUT, every, one.outputs)
     made.check(LAYOUT, [one], paths)  # no job of the plan makes it
     card.outputs[0].unlink()
@@ -203,7 +204,7 @@ def test_explain_names_what_was_edited_and_who_is_refused_because_of_it(capsys):
 
     heads, lines = explained()
     assert set(heads.values()) == {"up to date", "would be built"}  # the verification was not done
-    assert not any("Delete" in line for line in lines)
+    assert not any("build again" in line for line in lines)
     card = Path("results/Tiny/card/README.md")
     (behind,) = Path("results/models").glob("base-*/tokenizer_config.json")
     for path in (card, behind):
@@ -215,7 +216,9 @@ def test_explain_names_what_was_edited_and_who_is_refused_because_of_it(capsys):
     assert edited == {"files base", "assemble cut", "card"}  # what `cut` takes over is a link
     assert f"  {card}: was changed after `card` made it" in lines
     assert f"  reads {card}: was changed after `card` made it" in lines
-    assert "Delete them and build again" in lines[-1]
+    (taken,) = Path("results/models").glob("cut-*/tokenizer_config.json")
+    command = re.search("`rm (.*)` and build again", lines[-1])[1]
+    assert set(shlex.split(command)) == {str(card), str(behind), str(taken)}
     for rule in ("assemble", "release"):
         assert step(of_rule(rule)) == 7  # as it was told
     capsys.readouterr()
@@ -252,13 +255,66 @@ def test_verification_names_what_to_delete_to_repair_a_release(damaged, capsys):
         [f"{shard}: is damaged, too; `laser {shard.stem}` makes it"] if damaged == "shard" else []
     )
     (line,) = [line for line in lines if line.startswith(REPAIR)]
-    names = shlex.split(re.fullmatch(rf"{REPAIR}(.*); snakemake --cores all", line)[1])
+    names = shlex.split(re.fullmatch(rf"{REPAIR}(.*); {BUILD}", line)[1])
     expected = {folder / ("claims.jsonl" if damaged == "claims" else "SHA256SUMS")}
     assert set(map(Path, names)) == expected | ({shard} if damaged == "shard" else set())
     for name in names:
         Path(name).unlink()
     build()
     assert main(["verify", str(folder)]) == 0
+
+
+def repair(capsys):
+    """Verify a release whose card was changed; return the lines of the advice."""
+    folder = Path("results/Tiny/release")
+    (folder / "README.md").write_text("mine")
+    assert main(["verify", str(folder)]) == 8
+    lines = capsys.readouterr().out.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if line.startswith(REPAIR)]
+    return [*(line for line in lines[:at] if "stands for" in line), lines[at].partition("; ")[2]]
+
+
+@pytest.mark.usefixtures("copy")
+def test_the_repair_names_the_recipe_that_is_not_the_configured_one(capsys):
+    """By its bytes; edited since, by the name of its release; neither, or several, and it is left open."""
+    config, own = Path("config/config.yaml"), Path("recipe.yaml")
+    config.parent.mkdir()
+    other = Path("config/other.yaml")
+    other.write_text(own.read_text().replace("name: Tiny", "name: Other"))
+    assert other.read_bytes() != own.read_bytes()
+    config.write_text("recipe: config/other.yaml\n")
+    third = Path("third.yaml")
+    third.write_text(own.read_text() + "# of the same name\n")
+    assert repair(capsys) == [BUILD]
+    third.unlink()
+    own.write_text(own.read_text() + "# edited\n")
+    assert repair(capsys) == [BUILD]
+    config.write_text("recipe: recipe.yaml\n")
+    assert repair(capsys) == ["snakemake --cores all"]
+    config.write_text("recipe: config/other.yaml\n")
+    third.write_text(own.read_text() + "# again\n")
+    unknown = [
+        "RECIPE stands for the recipe that it was built from, which was not found here",
+        "snakemake --cores all --config recipe=RECIPE",
+    ]
+    assert repair(capsys) == unknown
+    third.unlink()
+    own.write_text(other.read_text())
+    assert repair(capsys) == unknown
+    own.write_text("models: [")
+    assert repair(capsys) == unknown
+
+
+@pytest.mark.usefixtures("copy")
+def test_the_repair_of_a_signed_release_says_that_it_is_signed_again(capsys, monkeypatch):
+    monkeypatch.setenv("HERDBOOK_SIGNING_KEY", "")  # the command would set it from the file, and leave it set
+    Path("results/Tiny/release/model.sig").write_text("{}")
+    signed, command = repair(capsys)
+    assert signed.startswith("it is signed: KEY stands for the private key")
+    assert command == f"{BUILD} signing_key=KEY"
+    Path("config").mkdir()
+    Path("config/config.yaml").write_text("recipe: recipe.yaml\nsigning_key: mine.key\n")
+    assert repair(capsys) == ["snakemake --cores all"]
 
 
 @pytest.mark.usefixtures("copy")

@@ -411,6 +411,24 @@ def test_a_finished_build_ends_with_folder_verdict_and_what_to_do_next(verified)
     assert words.ending(verified, "x.yaml", None) == []
 
 
+def test_a_signed_release_whose_recipe_names_no_signer_ends_with_how_the_card_says_so(verified):
+    def signed(**names):
+        return [
+            line for line in words.ending(verified, "x.yaml", None, **names) if line.startswith("signed: ")
+        ]
+
+    assert not signed()
+    (verified.release_folder / "model.sig").write_text("{}")
+    (line,) = signed()
+    assert "without a key" in line
+    assert "identity and issuer" in line
+    (verified.release_folder / "model.sig.pub").write_bytes(b"pem")
+    (line,) = signed()
+    assert f"by key {hashlib.sha256(b'pem').hexdigest()};" in line
+    assert "release.signer" in line
+    assert not signed(names_signer=True)
+
+
 # -- the handler -------------------------------------------------------------------------------------------------------
 
 

@@ -64,7 +64,7 @@ def command(target: str, recipe: Path, results: Path) -> None:
                 say(f"  {reason}")
             told.add(job)
     if edits:
-        say(made.advice(len(edits)))
+        say(made.advice(edits))
 
 
 def _find(target: str, jobs: Sequence[Job], results: Path) -> list[Job]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from herdbook.cli import findings, options
+from herdbook.cli import completion, findings, options, repository
 from herdbook.cli.digest import Digest
 from herdbook.errors import HerdbookError, NoReleaseError, message
 from herdbook.visible import say
@@ -221,7 +221,9 @@ def command(
     if opened and report.outcome(results) is Outcome.FAILED:
         from herdbook.verify import repair  # like `one_file`: it changes no result
 
-        say(*repair.advice(opened, [each for result in results for each in result.findings]))
+        failed = [each for result in results for each in result.findings]
+        present = map(Path, completion.found_recipes("."))
+        say(*repair.advice(opened, failed, repository.read(), present))
     say(report.closing(f"{file}, of {name}" if file else name, results))
     return report.STATUSES[report.outcome(results)]
 

@@ -232,10 +232,11 @@ class LogHandler(LogHandlerBase):
             and not build.waiting
             and not build.running
         ):
-            sink.say(
-                "\n".join(words.ending(self._plan.layout, RECIPE.value, self._plan.recipe.release.repo)),
-                "bold",
+            release = self._plan.recipe.release
+            told = words.ending(
+                self._plan.layout, RECIPE.value, release.repo, names_signer=release.signer is not None
             )
+            sink.say("\n".join(told), "bold")
 
 
 def _planned(plan: Plan | None) -> list[Job]:

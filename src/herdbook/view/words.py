@@ -12,7 +12,7 @@ from herdbook.cache.s3 import SCHEME, S3Store
 from herdbook.errors import CacheError
 from herdbook.files import sha256_file
 from herdbook.humanize import duration, plural, size
-from herdbook.layout import CARD, SUMS
+from herdbook.layout import CARD, PUBLIC_KEY, SIGNATURE, SUMS
 from herdbook.plan.release import other_origin
 
 if TYPE_CHECKING:
@@ -141,13 +141,14 @@ def total(build: Build, now: float, cpu_seconds: float, price: float | None, mac
     return ", ".join(parts)
 
 
-def ending(layout: Layout, recipe: str, repo: str | None) -> list[str]:
+def ending(layout: Layout, recipe: str, repo: str | None, *, names_signer: bool = False) -> list[str]:
     """Return what a finished build ends with: where release and card are, the verdict, and what to do next.
 
     Args:
         layout: The paths of the build.
         recipe: The recipe's path, as it was given.
         repo: The repository on the Hub that the recipe names; None if it names none.
+        names_signer: Whether the recipe names who signs.
     """
     try:
         found = jsonio.load(layout.verification.read_bytes(), limits.DOCUMENT)
@@ -172,8 +173,23 @@ def ending(layout: Layout, recipe: str, repo: str | None) -> list[str]:
         f"release: {layout.release_folder}",
         f"card: {layout.release_folder / CARD}",
         f"verified: {outcome} at the level {level} ({layout.page})",
+        *([] if names_signer else _signed(layout.release_folder)),
         *follow,
     ]
+
+
+def _signed(folder: Path) -> list[str]:
+    """Return a line on who signed a release whose recipe, and so its card, names nobody; none if it is not signed."""
+    try:
+        by, named = (
+            f"by key {sha256_file(folder / PUBLIC_KEY)}",
+            "key",
+        )  # a fingerprint is the digest of that file
+    except OSError:
+        if not (folder / SIGNATURE).is_file():
+            return []
+        by, named = "without a key", "identity and issuer"
+    return [f"signed: {by}; the card says so once the recipe names the {named} (release.signer)"]
 
 
 def table(build: Build, now: float) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
