@@ -1,5 +1,6 @@
 """Configurations in the forms in which people publish them: each has a meaning, stated here, that the recipe must have."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -924,3 +925,34 @@ def test_hostile_texts_take_no_time():
     ):
         with pytest.raises(RecipeError):
             imported("x.md", "---\nlicense: mit\n---\n" + text)
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "name", "origin"),
+    [
+        ("mk_dare.yml", ["-o", "recipes/dare.yaml"], "dare", "the output's name"),
+        ("mk_dare.yml", ["-o", "recipes/a b.v2.yaml", "--check"], "a-b.v2", "the output's name"),
+        ("mk_dare.yml", [], "mk_dare", "the configuration's name"),
+        ("mk_dare.yml", ["-o", "recipe.yaml"], "mk_dare", "the configuration's name"),
+        ("mk_dare.yml", ["-o", os.devnull], "mk_dare", "the configuration's name"),
+        ("mergekit_config.yml", ["-o", "mine.yaml"], "mine", "the output's name"),
+        *(
+            (file, [], "Oaks", "the folder")
+            for file in ("mergekit_config.yml", "mergekit_moe_config.yml", "MoE.yaml", "config.yaml", "README.md")
+        ),
+        ("named.yml", ["-o", "recipes/dare.yaml"], "Elm", "the configuration"),
+    ],
+)  # fmt: skip
+def test_a_release_is_named_by_what_is_specific(tmp_path, monkeypatch, capsys, file, arguments, name, origin):
+    folder = tmp_path / "Oaks"
+    (folder / "recipes").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    Path(file).write_text(("name: Elm\n" if file == "named.yml" else "") + LINEAR, encoding="utf-8")
+    assert main(["import", file, *arguments]) == 0
+    said = capsys.readouterr()
+    assert f"assumed: release.name: {name}, from {origin}" in said.err.splitlines()
+    written = next(
+        (Path(path).read_text(encoding="utf-8") for path in arguments[1:2] if Path(path).is_file()), said.out
+    )
+    if "--check" not in arguments and os.devnull not in arguments:
+        assert yamlio.load(written)["release"]["name"] == name
