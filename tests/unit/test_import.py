@@ -11,7 +11,7 @@ from herdbook import yamlio
 from herdbook.audit.configuration import parse
 from herdbook.cli.main import main
 from herdbook.errors import RecipeError, UnverifiedError
-from herdbook.importing import reading
+from herdbook.importing import keys
 from herdbook.importing.convert import convert
 from herdbook.importing.methods import NATIVE
 from herdbook.recipe.mergekit_methods import METHODS
@@ -611,6 +611,52 @@ LINEAR = "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}, 
             ],
         ),
         (
+            ("# mine\nmodels:\n  - {model: a/c, parameters: {weigth: 1}}\n  - {modell: a/d}\nbase_model: a/b\ndtype: bf16\n"
+            "merge_metod: dare_ties\nparamters: {lambda: 1}\n"),
+            [
+                "line 3: models.0.parameters.weigth: dare_ties has no parameter 'weigth'; did you mean 'weight'?",
+                "line 4: models.1: `model` is required, found 'modell'",
+                "line 6: dtype: 'bf16' is not one of",
+                "line 7: merge_metod: unknown key; did you mean 'merge_method'?",
+                "line 8: paramters: unknown key; did you mean 'parameters'?",
+            ],
+        ),
+        (
+            "method: slerp\nmodles: [{model: a/b}, {modell: a/c}]\nbase_model: a/b\n",
+            [
+                "line 1: method: unknown key; did you mean 'merge_method'?",
+                "line 2: modles: unknown key; did you mean 'models'?",
+                "line 2: models.1: `model` is required, found 'modell'",
+            ],
+        ),
+        (
+            "modules:\n  text_decoder: {merge_metod: linear, slcies: [{sources: [{modl: a/b, layer_range: [0, 2]}]}]}\n",
+            [
+                "line 2: modules.text_decoder.slcies: unknown key; did you mean 'slices'?",
+                "line 2: modules.text_decoder.merge_metod: unknown key; did you mean 'merge_method'?",
+                "line 2: modules.text_decoder.slices.0.sources.0: `model` is required, found 'modl'",
+            ],
+        ),
+        (
+            "basemodel: a/b\ngate_mode: random\ndtype: bf16\nexpertes:\n  - source_model: a/c\n    noise_scael: 1\n  - source_modl: a/d\n",
+            [
+                "line 1: basemodel: unknown key; did you mean 'base_model'?",
+                "line 3: dtype: 'bf16' is not one of",
+                "line 4: expertes: unknown key; did you mean 'experts'?",
+                "line 6: experts.0.noise_scael: unknown key; did you mean 'noise_scale'?",
+                "line 7: experts.1: `source_model` is required, found 'source_modl'",
+            ],
+        ),
+        # a document with a misspelt key is not left out because another one has none
+        (f"{LINEAR}---\n{LINEAR.replace('merge_', 'merge-')}", ["line 4: merge-method: unknown key; did you mean 'merge_method'?"]),
+        (f"---\n{LINEAR.replace('merge_', 'merge-')}---\n{LINEAR}", ["line 2: merge-method: unknown key; did you mean 'merge_method'?"]),
+        (
+            f"# A card\n\n```sh\n: [ :\n```\n\n```yaml\n{LINEAR.replace('merge_', 'merge-')}```\n",
+            ["line 8: merge-method: unknown key; did you mean 'merge_method'?"],
+        ),
+        ("models: {x: {hub: a/b}}\nrelease: {model: x}\n", ["contains no configuration of mergekit-moe"]),
+        ("exports: [a]\nname: x\n", ["contains no configuration of mergekit-moe"]),
+        (
             ("merge_method: ties\nbase_model: a/b\ndtype: bf16\nparameters: {int8_maks: true, lambda: .inf}\n"
             "models:\n  - model: a/c\n    parameters: {weigth: 1}\n  - {model: a/d, parameters: {weight: x}}\n"),
             [
@@ -900,11 +946,11 @@ def table():
 
 def test_the_documentation_lists_methods_and_keys():
     sections = (
-        reading.DENSE_KEYS,
-        reading.SLICE_KEYS,
-        reading.SOURCE_KEYS,
-        reading.MIXTURE_KEYS,
-        reading.EXPERT_KEYS,
+        keys.DENSE_KEYS,
+        keys.SLICE_KEYS,
+        keys.SOURCE_KEYS,
+        keys.MIXTURE_KEYS,
+        keys.EXPERT_KEYS,
     )
     assert KEYS.keys() == {key for keys in sections for key in keys}
     assert table() in DOCS.read_text(encoding="utf-8")
