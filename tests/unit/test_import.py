@@ -483,13 +483,13 @@ SAID = {
 # Configurations that cannot be imported, and all that is wrong with them, in order.
 REFUSED = {
     "relative-folder.yaml": [
-        "line 1: base_model: './here' is neither a folder on this machine nor owner/name",
-        "line 5: experts.1.source_model: '../gone' is neither",
+        "line 1: base_model: './here' names a folder, and no such folder exists on this machine",
+        "line 5: experts.1.source_model: '../gone' names a folder, and no such folder exists on this machine",
         "--map './here=owner/name'",
     ],
     "paths.md": [
-        r"line 8: base_model: 'C:\models\Oak-7B' is a path of the author's machine; it may be 'farm/Oak-7B'",
-        "line 12: experts.1.source_model: '/mnt/data/elm' is a path of the author's machine; it may be 'farm/elm'",
+        r"line 8: base_model: 'C:\models\Oak-7B' names a folder, and no such folder exists on this machine; it may be 'farm/Oak-7B'",
+        "line 12: experts.1.source_model: '/mnt/data/elm' names a folder, and no such folder exists on this machine; it may be 'farm/elm'",
         "line 14: experts.2.source_model: 'farm_ash' is neither",
         "--map @FILE",
     ],
@@ -577,7 +577,7 @@ def test_the_user_says_what_names_stand_for(tmp_path, capsys):
     ]
     assert main([*arguments, "/mnt/data/elf=farm/elm"]) == 2
     said = capsys.readouterr().err
-    assert "'/mnt/data/elm' is a path" in said
+    assert "'/mnt/data/elm' names a folder" in said
     assert "--map /mnt/data/elf: no configuration names it; did you mean '/mnt/data/elm'?" in said
     assert main(["import", str(DATA / "paths.md"), "--map", "elm", "--map", "a=b/c", "--map", "a=b/d"]) == 2
     said = capsys.readouterr().err
@@ -723,7 +723,7 @@ LINEAR = "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}, 
             LINEAR.replace("a/c", "output/c"),
             ["line 2: models.1.model: 'output/c' is neither a folder on this machine nor another step", "--map 'output/c=owner/name'"],
         ),
-        (LINEAR.replace("a/c", "../c"), ["line 2: models.1.model: '../c' is neither a folder", "--map '../c=owner/name'"]),
+        (LINEAR.replace("a/c", "../c"), ["line 2: models.1.model: '../c' names a folder", "--map '../c=owner/name'"]),
         (LINEAR.replace("a/c", '"a/c\\u202e\\x1b"'), ["line 2: models.1.model: "]),
         (LINEAR.replace("linear", "LINEAR"), ["line 1: merge_method: unknown method 'LINEAR'; did you mean 'linear'?"]),
         (LINEAR + "name: 'a\x1bb'\n", ["line 3, column 9: not YAML: the control character '\\x1b'"]),
@@ -1002,3 +1002,21 @@ def test_a_release_is_named_by_what_is_specific(tmp_path, monkeypatch, capsys, f
     )
     if "--check" not in arguments and os.devnull not in arguments:
         assert yamlio.load(written)["release"]["name"] == name
+
+
+@pytest.mark.parametrize("path", ["/nowhere/beta", "./nope"])
+def test_a_wrong_path_is_the_author_s_only_in_what_was_found_elsewhere(path):
+    text = LINEAR.replace("a/c", path)
+    first, advice = refused(text)
+    assert (
+        first == f"line 2: models.1.model: '{path}' names a folder, and no such folder exists on this machine"
+    )
+    assert advice.startswith(
+        f"correct the configuration, or define what each of these names is with --map '{path}="
+    )
+    with pytest.raises(RecipeError) as caught:
+        convert(text, Path("a/b/README.md"), None, None, Path(), {}, is_local=False)
+    kind = (
+        "is a path of the author's machine" if path[0] == "/" else "is neither a folder on this machine nor"
+    )
+    assert kind in caught.value.problems[0]
