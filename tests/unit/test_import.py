@@ -1,5 +1,6 @@
 """Configurations in the forms in which people publish them: each has a meaning, stated here, that the recipe must have."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from herdbook import yamlio
 from herdbook.audit.configuration import parse
 from herdbook.cli.main import main
 from herdbook.errors import RecipeError, UnverifiedError
-from herdbook.importing import reading
+from herdbook.importing import keys
 from herdbook.importing.convert import convert
 from herdbook.importing.methods import NATIVE
 from herdbook.recipe.mergekit_methods import METHODS
@@ -482,13 +483,13 @@ SAID = {
 # Configurations that cannot be imported, and all that is wrong with them, in order.
 REFUSED = {
     "relative-folder.yaml": [
-        "line 1: base_model: './here' is neither a folder on this machine nor owner/name",
-        "line 5: experts.1.source_model: '../gone' is neither",
+        "line 1: base_model: './here' names a folder, and no such folder exists on this machine",
+        "line 5: experts.1.source_model: '../gone' names a folder, and no such folder exists on this machine",
         "--map './here=owner/name'",
     ],
     "paths.md": [
-        r"line 8: base_model: 'C:\models\Oak-7B' is a path of the author's machine; it may be 'farm/Oak-7B'",
-        "line 12: experts.1.source_model: '/mnt/data/elm' is a path of the author's machine; it may be 'farm/elm'",
+        r"line 8: base_model: 'C:\models\Oak-7B' names a folder, and no such folder exists on this machine; it may be 'farm/Oak-7B'",
+        "line 12: experts.1.source_model: '/mnt/data/elm' names a folder, and no such folder exists on this machine; it may be 'farm/elm'",
         "line 14: experts.2.source_model: 'farm_ash' is neither",
         "--map @FILE",
     ],
@@ -576,7 +577,7 @@ def test_the_user_says_what_names_stand_for(tmp_path, capsys):
     ]
     assert main([*arguments, "/mnt/data/elf=farm/elm"]) == 2
     said = capsys.readouterr().err
-    assert "'/mnt/data/elm' is a path" in said
+    assert "'/mnt/data/elm' names a folder" in said
     assert "--map /mnt/data/elf: no configuration names it; did you mean '/mnt/data/elm'?" in said
     assert main(["import", str(DATA / "paths.md"), "--map", "elm", "--map", "a=b/c", "--map", "a=b/d"]) == 2
     said = capsys.readouterr().err
@@ -609,6 +610,52 @@ LINEAR = "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}, 
                 "line 4: models.1: `model` is required, found 'modell'",
             ],
         ),
+        (
+            ("# mine\nmodels:\n  - {model: a/c, parameters: {weigth: 1}}\n  - {modell: a/d}\nbase_model: a/b\ndtype: bf16\n"
+            "merge_metod: dare_ties\nparamters: {lambda: 1}\n"),
+            [
+                "line 3: models.0.parameters.weigth: dare_ties has no parameter 'weigth'; did you mean 'weight'?",
+                "line 4: models.1: `model` is required, found 'modell'",
+                "line 6: dtype: 'bf16' is not one of",
+                "line 7: merge_metod: unknown key; did you mean 'merge_method'?",
+                "line 8: paramters: unknown key; did you mean 'parameters'?",
+            ],
+        ),
+        (
+            "method: slerp\nmodles: [{model: a/b}, {modell: a/c}]\nbase_model: a/b\n",
+            [
+                "line 1: method: unknown key; did you mean 'merge_method'?",
+                "line 2: modles: unknown key; did you mean 'models'?",
+                "line 2: models.1: `model` is required, found 'modell'",
+            ],
+        ),
+        (
+            "modules:\n  text_decoder: {merge_metod: linear, slcies: [{sources: [{modl: a/b, layer_range: [0, 2]}]}]}\n",
+            [
+                "line 2: modules.text_decoder.slcies: unknown key; did you mean 'slices'?",
+                "line 2: modules.text_decoder.merge_metod: unknown key; did you mean 'merge_method'?",
+                "line 2: modules.text_decoder.slices.0.sources.0: `model` is required, found 'modl'",
+            ],
+        ),
+        (
+            "basemodel: a/b\ngate_mode: random\ndtype: bf16\nexpertes:\n  - source_model: a/c\n    noise_scael: 1\n  - source_modl: a/d\n",
+            [
+                "line 1: basemodel: unknown key; did you mean 'base_model'?",
+                "line 3: dtype: 'bf16' is not one of",
+                "line 4: expertes: unknown key; did you mean 'experts'?",
+                "line 6: experts.0.noise_scael: unknown key; did you mean 'noise_scale'?",
+                "line 7: experts.1: `source_model` is required, found 'source_modl'",
+            ],
+        ),
+        # a document with a misspelt key is not left out because another one has none
+        (f"{LINEAR}---\n{LINEAR.replace('merge_', 'merge-')}", ["line 4: merge-method: unknown key; did you mean 'merge_method'?"]),
+        (f"---\n{LINEAR.replace('merge_', 'merge-')}---\n{LINEAR}", ["line 2: merge-method: unknown key; did you mean 'merge_method'?"]),
+        (
+            f"# A card\n\n```sh\n: [ :\n```\n\n```yaml\n{LINEAR.replace('merge_', 'merge-')}```\n",
+            ["line 8: merge-method: unknown key; did you mean 'merge_method'?"],
+        ),
+        ("models: {x: {hub: a/b}}\nrelease: {model: x}\n", ["contains no configuration of mergekit-moe"]),
+        ("exports: [a]\nname: x\n", ["contains no configuration of mergekit-moe"]),
         (
             ("merge_method: ties\nbase_model: a/b\ndtype: bf16\nparameters: {int8_maks: true, lambda: .inf}\n"
             "models:\n  - model: a/c\n    parameters: {weigth: 1}\n  - {model: a/d, parameters: {weight: x}}\n"),
@@ -676,7 +723,7 @@ LINEAR = "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}, 
             LINEAR.replace("a/c", "output/c"),
             ["line 2: models.1.model: 'output/c' is neither a folder on this machine nor another step", "--map 'output/c=owner/name'"],
         ),
-        (LINEAR.replace("a/c", "../c"), ["line 2: models.1.model: '../c' is neither a folder", "--map '../c=owner/name'"]),
+        (LINEAR.replace("a/c", "../c"), ["line 2: models.1.model: '../c' names a folder", "--map '../c=owner/name'"]),
         (LINEAR.replace("a/c", '"a/c\\u202e\\x1b"'), ["line 2: models.1.model: "]),
         (LINEAR.replace("linear", "LINEAR"), ["line 1: merge_method: unknown method 'LINEAR'; did you mean 'linear'?"]),
         (LINEAR + "name: 'a\x1bb'\n", ["line 3, column 9: not YAML: the control character '\\x1b'"]),
@@ -899,11 +946,11 @@ def table():
 
 def test_the_documentation_lists_methods_and_keys():
     sections = (
-        reading.DENSE_KEYS,
-        reading.SLICE_KEYS,
-        reading.SOURCE_KEYS,
-        reading.MIXTURE_KEYS,
-        reading.EXPERT_KEYS,
+        keys.DENSE_KEYS,
+        keys.SLICE_KEYS,
+        keys.SOURCE_KEYS,
+        keys.MIXTURE_KEYS,
+        keys.EXPERT_KEYS,
     )
     assert KEYS.keys() == {key for keys in sections for key in keys}
     assert table() in DOCS.read_text(encoding="utf-8")
@@ -924,3 +971,52 @@ def test_hostile_texts_take_no_time():
     ):
         with pytest.raises(RecipeError):
             imported("x.md", "---\nlicense: mit\n---\n" + text)
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "name", "origin"),
+    [
+        ("mk_dare.yml", ["-o", "recipes/dare.yaml"], "dare", "the output's name"),
+        ("mk_dare.yml", ["-o", "recipes/a b.v2.yaml", "--check"], "a-b.v2", "the output's name"),
+        ("mk_dare.yml", [], "mk_dare", "the configuration's name"),
+        ("mk_dare.yml", ["-o", "recipe.yaml"], "mk_dare", "the configuration's name"),
+        ("mk_dare.yml", ["-o", os.devnull], "mk_dare", "the configuration's name"),
+        ("mergekit_config.yml", ["-o", "mine.yaml"], "mine", "the output's name"),
+        *(
+            (file, [], "Oaks", "the folder")
+            for file in ("mergekit_config.yml", "mergekit_moe_config.yml", "MoE.yaml", "config.yaml", "README.md")
+        ),
+        ("named.yml", ["-o", "recipes/dare.yaml"], "Elm", "the configuration"),
+    ],
+)  # fmt: skip
+def test_a_release_is_named_by_what_is_specific(tmp_path, monkeypatch, capsys, file, arguments, name, origin):
+    folder = tmp_path / "Oaks"
+    (folder / "recipes").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    Path(file).write_text(("name: Elm\n" if file == "named.yml" else "") + LINEAR, encoding="utf-8")
+    assert main(["import", file, *arguments]) == 0
+    said = capsys.readouterr()
+    assert f"assumed: release.name: {name}, from {origin}" in said.err.splitlines()
+    written = next(
+        (Path(path).read_text(encoding="utf-8") for path in arguments[1:2] if Path(path).is_file()), said.out
+    )
+    if "--check" not in arguments and os.devnull not in arguments:
+        assert yamlio.load(written)["release"]["name"] == name
+
+
+@pytest.mark.parametrize("path", ["/nowhere/beta", "./nope"])
+def test_a_wrong_path_is_the_author_s_only_in_what_was_found_elsewhere(path):
+    text = LINEAR.replace("a/c", path)
+    first, advice = refused(text)
+    assert (
+        first == f"line 2: models.1.model: '{path}' names a folder, and no such folder exists on this machine"
+    )
+    assert advice.startswith(
+        f"correct the configuration, or define what each of these names is with --map '{path}="
+    )
+    with pytest.raises(RecipeError) as caught:
+        convert(text, Path("a/b/README.md"), None, None, Path(), {}, is_local=False)
+    kind = (
+        "is a path of the author's machine" if path[0] == "/" else "is neither a folder on this machine nor"
+    )
+    assert kind in caught.value.problems[0]

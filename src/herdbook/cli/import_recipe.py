@@ -72,7 +72,12 @@ def command(
         raise RecipeError("the file exists; pass --force to replace it", str(output))
     beside = output.parent if output else Path()
     imported = import_recipe(
-        file, name=name, license_=license_, relative_to=beside, mapping=read_mapping(mapped)
+        file,
+        name=name,
+        license_=license_,
+        relative_to=beside,
+        mapping=read_mapping(mapped),
+        output=output,
     )
     for line in imported.assumed:
         say(f"assumed: {line}", file=sys.stderr)

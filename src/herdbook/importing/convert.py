@@ -21,6 +21,7 @@ from herdbook.importing.dense import dense
 from herdbook.importing.finding import find
 from herdbook.importing.mixtures import mixture
 from herdbook.importing.models import Models, slug
+from herdbook.importing.naming import by_files, by_folder, plain
 from herdbook.importing.steps import Steps, steps_of
 from herdbook.importing.value import Notes
 from herdbook.importing.writing import recipe_text
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from herdbook.importing.finding import Text
+    from herdbook.importing.naming import Called
     from herdbook.importing.references import Place
     from herdbook.importing.steps import Step
 
@@ -59,22 +61,25 @@ def import_recipe(
     license_: str | None = None,
     relative_to: Path = Path(),
     mapping: Mapping[str, str] | None = None,
+    output: Path | None = None,
     folder: str = "",
 ) -> Imported:
     """Convert a mergekit configuration, or several that build on each other, to a recipe.
 
     Args:
         path: The configuration, or a card that contains it.
-        name: The release's name; taken from the card, the step or the folder if None.
+        name: The release's name; taken from the card, the step, the files or the folder if None.
         license_: The release's license; taken from the card if None.
         relative_to: The folder that the recipe will be written to; paths of local models are made relative to it.
         mapping: What the configuration's names of models stand for: repositories of the Hub, or folders.
-        folder: The folder's name; that of ``path`` if empty.
+        output: The file that the recipe will be written to, if it is known: a release is named by it.
+        folder: The name of a folder that a release is named by, whatever its files are called.
 
     Raises:
         RecipeError: If the file contains no configuration, or one that cannot be built; all that is wrong is named.
     """
-    imported = convert(read_text(path), path, name, license_, relative_to, mapping or {}, folder=folder)
+    called = by_folder(path, folder) if folder else by_files(path, output)
+    imported = convert(read_text(path), path, name, license_, relative_to, mapping or {}, called=called)
     # What the recipe language does not have is refused here, by the names of its keys.
     recipes.parse(imported.text, f"{path}, as a recipe")
     return imported
@@ -88,12 +93,13 @@ def convert(
     relative_to: Path,
     mapping: Mapping[str, str],
     *,
-    folder: str = "",
+    called: Called | None = None,
     is_local: bool = True,
 ) -> Imported:
     """Convert a text as ``import_recipe`` does, without looking whether the recipe language has all that comes out.
 
-    One that is not local was found elsewhere: it names no folders of this machine.
+    One that is not local was found elsewhere: it names no folders of this machine. ``called`` is the release's name if neither
+    ``name`` nor the text says it; the folder's if None.
     """
     notes = Notes()
     try:
@@ -108,7 +114,7 @@ def convert(
         models.report()
     if notes.problems:
         raise RecipeError(sorted(notes.problems, key=_line), str(path))
-    release = _release(found, steps, released, folder or path.resolve().parent.name, name, license_, notes)
+    release = _release(found, steps, released, called or by_folder(path), name, license_, notes)
     recipe = {"models": models.entries, "release": release}
     assumed = [assumption.text for assumption in notes.assumptions]
     return Imported(recipe_text(recipe, notes.assumptions, path.name), recipe, assumed)
@@ -172,17 +178,17 @@ def _release(
     found: Text,
     steps: list[Step],
     released: str,
-    folder: str,
+    called: Called,
     name: str | None,
     license_: str | None,
     notes: Notes,
 ) -> dict[str, Any]:
     if name is None:
-        card = _plain(str(found.front_matter.get("model_name") or ""))
-        step = next((_plain(step.name) for step in steps if step.name and slug(step.name) == released), "")
-        name = card or step or _plain(folder) or "Imported"
-        source = "the card" if card else "the configuration" if step else "the folder"
-        notes.assume(f"release.name: {name}, from {source}", "release", "name")
+        card = plain(str(found.front_matter.get("model_name") or ""))
+        step = next((plain(step.name) for step in steps if step.name and slug(step.name) == released), "")
+        name = card or step or called.name or "Imported"
+        origin = "the card" if card else "the configuration" if step else called.origin
+        notes.assume(f"release.name: {name}, from {origin}", "release", "name")
     if license_ is None:
         licensed, assumed = _license_on(found.front_matter)
         notes.assume(assumed, "release", "license")
@@ -208,7 +214,3 @@ def _license_on(front_matter: dict[str, Any]) -> tuple[dict[str, str], str]:
         else f"; {link} is a file of the card's repository, so put its address here"
     )
     return found, f"release.license: {found['license']}, from the card{file}"
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.rpartition("/")[2]).strip("-._")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 import textwrap
@@ -11,22 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from herdbook import yamlio
 from herdbook.errors import RecipeError
+from herdbook.importing.keys import KINDS, is_configuration, is_nearly_one
 from herdbook.importing.value import Notes, Value
 from herdbook.yamlio import PyYamlLoader, YamlError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The keys that identify a configuration, each with its program and its required keys.
-KINDS = {
-    "experts": "mergekit-moe (`base_model` and `experts`)",
-    "merge_method": "mergekit-yaml (`merge_method`)",
-}
 QUOTE = re.compile(r"^(?:[ \t]*>)+ ?")
 # As in CommonMark, what follows an opening fence has no backticks: ```` ```pip install x``` ```` is no fence.
 OPENING = re.compile(r"^[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?(`{3,}|~{3,})[ \t]*([^`\n]*)$")
 YAML_INFO = re.compile(r"^(ya?ml)\b", re.IGNORECASE)
 IS_CONFIGURATION = re.compile(r"^[ \t]*[\"']?(merge_method|experts)[\"']?[ \t]*:", re.MULTILINE)
+IS_LIKE_ONE = re.compile(
+    r"^[ \t]*[\"']?(models|modules|slices|base_model|gate_mode)[\"']?[ \t]*:", re.MULTILINE
+)
 STARTS = re.compile(
     r"^[ \t]*(?:- )?(?:name|models|modules|slices|base_model|merge_method|experts|gate_mode|dtype|parameters|tokenizer_source)\s*:"
 )
@@ -104,29 +104,31 @@ def find(text: str, notes: Notes) -> Text:
     if not is_card:
         blocks = [_Block(0, "\n".join(lines), "")]
     elif not any(IS_CONFIGURATION.search(block.body) for block in blocks):
-        blocks = list(islice(_bare(lines, after), BLOCKS))
+        blocks += islice(_bare(lines, after), BLOCKS)
     found: list[Found] = []
     for block in blocks:
-        if is_card and not IS_CONFIGURATION.search(block.body):
-            continue
-        labels = tuple(_labels(block))
-        for document in _documents(block):
-            if not _is_configuration(document.content):
+        if not is_card or IS_CONFIGURATION.search(block.body):
+            _add(found, block, _documents(block), notes)
+    if not found:  # perhaps a card whose configuration has a misspelt key; other blocks may be anything
+        for block in blocks:
+            if not IS_LIKE_ONE.search(block.body):
                 continue
-            if all(document.content != one.value.content for one in found):
-                found.append(Found(Value(document.content, (), document.lines, notes), labels))
+            with contextlib.suppress(RecipeError):
+                _add(found, block, _documents(block), notes)
     if not found:
         raise RecipeError(f"contains no configuration of {' or '.join(KINDS.values())}")
     card = "\n".join(lines) if is_card else ""
     return Text(tuple(found), front_matter, tuple(dict.fromkeys(_repositories(card, front_matter))))
 
 
-def _is_configuration(content: Any) -> bool:
-    if not isinstance(content, dict):
-        return False
-    modules = content.get("modules")
-    places = [content, *(modules.values() if isinstance(modules, dict) else ())]
-    return any(kind in place for kind in KINDS for place in places if isinstance(place, dict))
+def _add(found: list[Found], block: _Block, documents: list[yamlio.Document], notes: Notes) -> None:
+    """Add the configurations among documents of a block, also with misspelt keys, that are not there yet."""
+    for document in documents:
+        content = document.content
+        if not (is_configuration(content) or is_nearly_one(content)):
+            continue
+        if all(content != one.value.content for one in found):
+            found.append(Found(Value(content, (), document.lines, notes), tuple(_labels(block))))
 
 
 def _front_matter(lines: list[str], start: int) -> tuple[dict[str, Any], int]:
@@ -141,6 +143,8 @@ def _front_matter(lines: list[str], start: int) -> tuple[dict[str, Any], int]:
         read = yamlio.load(content, PyYamlLoader)
     except YamlError as error:
         raise RecipeError(f"its front matter is not YAML: {error}") from error
+    if is_nearly_one(read):
+        return {}, 0
     return read if isinstance(read, dict) else {}, end + 1
 
 

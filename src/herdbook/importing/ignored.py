@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from herdbook.humanize import did_you_mean
 from herdbook.importing import methods
-from herdbook.importing.reading import DENSE_KEYS, MODEL_KEYS, SLICE_KEYS, SOURCE_KEYS
+from herdbook.importing.keys import DENSE_KEYS, MODEL_KEYS, SLICE_KEYS, SOURCE_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

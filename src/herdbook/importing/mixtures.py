@@ -11,7 +11,7 @@ from herdbook import jsonio, limits
 from herdbook.architectures.mergekit import EQUAL_ROWS
 from herdbook.architectures.mixtures import FAMILIES
 from herdbook.humanize import did_you_mean
-from herdbook.importing.reading import EXPERT_KEYS, MIXTURE_KEYS
+from herdbook.importing.keys import EXPERT_KEYS, MIXTURE_KEYS
 from herdbook.layout import WEIGHTS_INDEX
 from herdbook.recipe.moe import DRAWN_GATES, MERGEKIT_GATES
 

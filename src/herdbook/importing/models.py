@@ -101,11 +101,14 @@ class Models:
                 kind = "is neither a folder on this machine nor another step"
             elif not re.search(r"[/\\]", path):
                 kind = "is neither a folder on this machine nor owner/name on the Hub, nor another step"
+            if self.is_local and (_is_elsewhere(path) or re.match(r"\.{1,2}/", path)):
+                kind = "names a folder, and no such folder exists on this machine"
             self.notes.refuse(f"{places[0]}: '{line(path)}' {kind}{hint}{_also(places)}")
         if self._unknown:
             first = next(iter(self._unknown))
             self.notes.refuse(
-                f"define what each of these names is with --map '{line(first)}=owner/name', or with --map @FILE and a line "
+                ("correct the configuration, or " if self.is_local else "")
+                + f"define what each of these names is with --map '{line(first)}=owner/name', or with --map @FILE and a line "
                 "NAME=owner/name for each; a folder on this machine can be given, too"
             )
         for name in self.mapping.keys() - self._mapped:

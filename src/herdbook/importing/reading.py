@@ -16,6 +16,7 @@ from herdbook.importing.configuration import (
     Token,
     Tokenizer,
 )
+from herdbook.importing.keys import MERGED, corrected, identified
 from herdbook.importing.scalars import boolean, number, whole_number
 
 if TYPE_CHECKING:
@@ -28,31 +29,18 @@ if TYPE_CHECKING:
 MIXTURE = "moe"
 PLAIN_MODULE = "default"  # mergekit's name of the only module of a model of text
 OF_MODEL = "model:"  # before the model of `tokenizer_source`, as mergekit wrote it until 2024
-COMMON = ("name", "merge_method", "dtype")
-MIXTURE_KEYS = (
-    *("base_model", "experts", "gate_mode", "experts_per_token", "shared_experts", "architecture"),
-    *COMMON,
-)
-EXPERT_KEYS = ("source_model", "positive_prompts", "negative_prompts", "noise_scale", "residual_scale")
-CONTENT_KEYS = ("models", "slices", "parameters")
-DENSE_KEYS = (
-    *COMMON,
-    *CONTENT_KEYS,
-    *("modules", "base_model", "out_dtype", "tokenizer", "tokenizer_source", "chat_template"),
-)
-SLICE_KEYS = ("sources", "base_model", "parameters", "residual_weight")
-MODEL_KEYS = ("model", "parameters")
-SOURCE_KEYS = (*MODEL_KEYS, "layer_range")
 
 
 def read(value: Value) -> Configuration | None:
     """Return a configuration as far as it can be read; None if it cannot. All problems are noted."""
+    value = identified(value)
     method = value.get("merge_method")
     is_mixture = "experts" in value.content or (method is not None and method.content == MIXTURE)
     return _mixture(value) if is_mixture else _dense(value)
 
 
 def _mixture(value: Value) -> MixtureConfiguration | None:
+    value = corrected(corrected(value, "base_model"), "experts")
     base = _reference(value.required("base_model"))
     value.required("experts")
     experts = [_expert(entry) for entry in value.entries("experts")]
@@ -98,7 +86,9 @@ def _texts(value: Value, key: str) -> Iterator[str]:
 
 
 def _dense(value: Value) -> DenseConfiguration | None:
-    contents = [key for key in ("modules", "models", "slices") if value.content.get(key)]
+    if not any(value.content.get(key) for key in MERGED):
+        value = corrected(corrected(value, "models", "slices", kind=list), "modules", kind=dict)
+    contents = [key for key in MERGED if value.content.get(key)]
     if len(contents) != 1:
         found = f", found {' and '.join(contents)}" if contents else ""
         value.refuse(f"expected exactly one of `models`, `slices` and `modules`{found}")
@@ -128,6 +118,9 @@ def _module(value: Value, inner: Value) -> DenseConfiguration | None:
     """Return the merge of a module; None if it is not one."""
     if not inner.is_mapping():
         return None
+    inner = corrected(inner, "models", "slices")
+    if value.get("merge_method") is None:
+        inner = corrected(inner, "merge_method")
     if sum(bool(inner.content.get(key)) for key in ("models", "slices")) != 1:
         inner.refuse("expected exactly one of `models` and `slices`")
         return None
