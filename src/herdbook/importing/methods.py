@@ -44,4 +44,4 @@ TAKEN = {"weight": 1.0, "t": 0.5}
 def refuse_unknown(method: str, at: Value) -> None:
     """Refuse a method that mergekit does not have; one that it has needs no note."""
     if method not in ALL:
-        at.refuse(f"unknown method {method!r}{did_you_mean(method, ALL)}; there are {', '.join(sorted(ALL))}")
+        at.refuse(f"unknown method {method!r}; there are {', '.join(sorted(ALL))}{did_you_mean(method, ALL)}")

@@ -45,7 +45,7 @@ def mixture(configuration: MixtureConfiguration, name: str, models: Models, file
     gate = "hidden" if configuration.gate == "hidden_last" else configuration.gate
     if gate not in MERGEKIT_GATES:
         value.child("gate_mode").refuse(
-            f"mergekit has no {gate!r}{did_you_mean(gate, MERGEKIT_GATES)}; there are {', '.join(MERGEKIT_GATES)}"
+            f"mergekit has no {gate!r}; there are {', '.join(MERGEKIT_GATES)}{did_you_mean(gate, MERGEKIT_GATES)}"
         )
     if configuration.dtype and configuration.dtype not in DTYPES:
         value.child("dtype").refuse(
@@ -120,8 +120,8 @@ def _family(configuration: MixtureConfiguration, gate: str, at: tuple[str, ...])
     matches = [family for name, family in ARCHITECTURES.items() if name.startswith(prefix)]
     if not matches:
         given.refuse(
-            f"mergekit-moe has no {configuration.architecture!r}{did_you_mean(prefix, ARCHITECTURES)}; there are "
-            f"{', '.join(ARCHITECTURES)}"
+            f"mergekit-moe has no {configuration.architecture!r}; there are {', '.join(ARCHITECTURES)}"
+            f"{did_you_mean(prefix, ARCHITECTURES)}"
         )
         return None
     fitting = [name for name in matches if _fits(name, len(shared), prompted=prompted)]
