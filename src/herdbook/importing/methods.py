@@ -44,4 +44,5 @@ TAKEN = {"weight": 1.0, "t": 0.5}
 def refuse_unknown(method: str, at: Value) -> None:
     """Refuse a method that mergekit does not have; one that it has needs no note."""
     if method not in ALL:
-        at.refuse(f"unknown method {method!r}; there are {', '.join(sorted(ALL))}{did_you_mean(method, ALL)}")
+        known = did_you_mean(method, ALL) or f"; there are {', '.join(sorted(ALL))}"
+        at.refuse(f"unknown method {method!r}{known}")
