@@ -193,6 +193,10 @@ def _place(item: ErrorDetails, content: Any) -> tuple[str, ...]:
     return tuple(keys)
 
 
+# What a length counts, by the beginning of the kind.
+_UNITS = {"too": ("entry", "entries"), "string_too": ("character", "characters")}
+
+
 def _wanted(item: ErrorDetails) -> str | None:
     """Return what is accepted, as the end of a sentence; None if the kind is not known."""
     about, kind = item.get("ctx", {}), item["type"]
@@ -202,22 +206,11 @@ def _wanted(item: ErrorDetails) -> str | None:
         return _FORMS.get(str(about["pattern"]))
     if bound := _BOUNDS.get(kind):
         return f"a number {bound[0]} {_number(about[bound[1]])}"
-    if kind in {"too_short", "too_long"}:
-        least = kind == "too_short"
-        count = about["min_length" if least else "max_length"]
-        return (
-            f"needs at least {plural(count, 'entry', 'entries')}"
-            if least
-            else f"takes at most {plural(count, 'entry', 'entries')}"
-        )
-    if kind in {"string_too_short", "string_too_long"}:
-        least = kind == "string_too_short"
-        count = about["min_length" if least else "max_length"]
-        return (
-            f"needs at least {plural(count, 'character')}"
-            if least
-            else f"takes at most {plural(count, 'character')}"
-        )
+    length, _, end = kind.rpartition("_")
+    if units := _UNITS.get(length):
+        if end == "short":
+            return f"needs at least {plural(about['min_length'], *units)}"
+        return f"takes at most {plural(about['max_length'], *units)}"
     return _KINDS.get(kind)
 
 

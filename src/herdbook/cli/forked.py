@@ -24,6 +24,7 @@ _TRANSFORMERS = (*_TORCH, "transformers.models.auto.modeling_auto", "transformer
 IMPORTS = {
     "fetch": _TORCH,
     "laser": _TORCH,
+    "search": _TRANSFORMERS,
     "adapter": _TORCH,
     "merge": _TORCH,
     "moe": _TRANSFORMERS,
@@ -62,9 +63,8 @@ class Preparation:
 
     def __init__(self) -> None:
         self._installed = _installed()
-        self._failed = (
-            False  # an import that has can leave something behind, and fail otherwise the next time
-        )
+        # An import that has failed can leave something behind, and fail in another way the next time.
+        self._failed = False
 
     def __call__(self, arguments: list[str]) -> bool:
         """Make the imports of a command, unless they are made; return whether a fork can run it."""
@@ -77,9 +77,8 @@ class Preparation:
             if set(_TRANSFORMERS) <= set(names):
                 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-                get_checkpoint_conversion_mapping(
-                    "llama"
-                )  # that of all types of models is made once in a process
+                # That of all types of models is made when it is asked for one of them.
+                get_checkpoint_conversion_mapping("llama")
         except Exception:  # noqa: BLE001 - whatever is missing or broken, the job reports it
             self._failed = True
         return not self._failed

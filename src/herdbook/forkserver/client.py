@@ -37,9 +37,8 @@ def ask(arguments: Sequence[str]) -> int | None:
     if not address:
         return None
     ignored = [number for number in ENDS if signal.getsignal(number) == signal.SIG_IGN]  # by nohup, say
-    interrupted: list[
-        int
-    ] = []  # a terminal interrupts the command as well, and this process waits for its end
+    # A terminal interrupts the command as well, and this process waits for its end.
+    interrupted: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
     with socket.socket(socket.AF_UNIX) as connection:
         try:

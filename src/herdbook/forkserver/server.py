@@ -90,9 +90,8 @@ class Server:
 
     def __init__(self, listening: socket.socket, build: int, prepare: Callable[[list[str]], bool]) -> None:
         self._listening, self._build, self._prepare = listening, build, prepare
-        self._asked: dict[
-            int, socket.socket
-        ] = {}  # by the number of the process, the connection to who asked for it
+        # By the number of the process, the connection to who asked for it.
+        self._asked: dict[int, socket.socket] = {}
         for ignored in ENDS:  # it ends with its build
             signal.signal(ignored, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)  # that could have ended it until now

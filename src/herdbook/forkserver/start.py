@@ -20,10 +20,8 @@ PROGRAM = "herdbook.cli.forked"
 # Libraries read them when they are imported. A job sets torch's number of threads itself.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-
-_started: list[
-    tuple[subprocess.Popen[bytes], int]
-] = []  # the server of this process, and the pipe that it watches
+# The server of this process, and the pipe that it watches.
+_started: list[tuple[subprocess.Popen[bytes], int]] = []
 
 
 def start() -> None:
