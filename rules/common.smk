@@ -366,6 +366,11 @@ def mark(rule, id):
     return f"marks/{RUN}/{rule}/{id}"
 
 
+def log_of(rule):
+    """Return the log of a rule that has one job for the release, so that each recipe in a folder has its own."""
+    return f"logs/{rule}/{PLAN.layout.release}.log"
+
+
 def marks(paths):
     """Return the marks of the jobs that make files, unless the cache contains them."""
     # The process of a job asks nobody: its command takes what it needs.
@@ -405,7 +410,7 @@ def unsigned(wildcards):
 
 def further_verifications(wildcards):
     """Return the command that verifies the release of the quantized files, if they have one of their own."""
-    log = shlex.quote(PREFIX.replace_prefix("logs/verify/verify.log"))
+    log = shlex.quote(PREFIX.replace_prefix(log_of("verify")))
     accepted = [unsigned(wildcards)] if unsigned(wildcards) else []
     commands = []
     for one in PLAN.editions[1:]:

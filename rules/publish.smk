@@ -11,7 +11,7 @@ rule publish:
     output:
         [placed(one.layout.publication) for one in PLAN.editions],
     log:
-        "logs/publish/publish.log",
+        log_of("publish"),
     localrule: True
     conda:
         environment("build")

@@ -14,7 +14,7 @@ rule release:
     output:
         [placed(path) for path in OF_THE_RELEASE["release"].outputs],
     log:
-        "logs/release/release.log",
+        log_of("release"),
     group:
         "release"
     conda:
