@@ -78,6 +78,8 @@ def test_twice_in_one_workflow_each_makes_its_own(project):
         assert made == {str(path.relative_to(project.root)) for path in shards}
         assert list((project.root / name / "logs/fetch").iterdir())
         assert (project.root / name / "results/.running").exists()  # it was held
+    said = project.herdbook("gc").stderr
+    assert "name one of them: --results one/results, --results two/results" in said
     assert not project.results.exists()
 
 
