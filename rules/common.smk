@@ -24,7 +24,7 @@ from herdbook.forkserver import start as forkserver
 from herdbook.humanize import plural
 from herdbook.layout import SUMS, is_large
 from herdbook.plan.beside import missing_beside
-from herdbook.plan.jobs import OF_A_MODEL, all_jobs
+from herdbook.plan.jobs import OF_A_MODEL, TARGETS, all_jobs
 from herdbook.plan.jobs import needed as made_for
 from herdbook.plan.namesakes import replaced
 from herdbook.progress import say
@@ -96,6 +96,27 @@ if workflow.storage_settings.default_storage_provider and not APART:
     )
 RUN = (os.environ.get(settings.RUN.variable) or secrets.token_hex(8)) if APART else ""
 os.environ[settings.RUN.variable] = RUN
+
+
+def refuse_targets(options):
+    """Refuse options about rules that name a target, whose own job does nothing: they would have no effect, in silence.
+
+    Args:
+        options: The names of rules in each option.
+    """
+    for target in TARGETS:
+        name, one = map(workflow.modifier.modify_rulename, (target, f"{target}_one"))
+        for option in (option for option, names in options.items() if name in names):
+            raise WorkflowError(f"{option}: {name} is a target; the rule of its jobs is {one}")
+
+
+refuse_targets(
+    {
+        "set-threads": workflow.resource_settings.overwrite_threads,
+        "set-resources": workflow.resource_settings.overwrite_resources,
+    }
+)
+
 # With `--sdm conda`, every environment contains the herdbook that runs here, and packages of its own. Results are then made
 # with the versions in the lock, from which all environments are made, whatever is installed here.
 DEPLOYED = {str(method) for method in workflow.deployment_settings.deployment_method}
@@ -163,6 +184,7 @@ onstart:
             "--touch would pass old results off as those of this recipe, or make nothing. Leave it out: times do not matter, since the "
             "names of results contain their keys; `herdbook explain all` tells what would be rebuilt, and why"
         )
+    refuse_targets({"omit-from": workflow.dag_settings.omit_from, "forcerun": workflow.dag_settings.forcerun})
     try:
         exclusive.hold(PLAN.layout.running, f"building {PLAN.recipe_path}")
         remove_abandoned(PLAN.layout.root)
@@ -237,13 +259,13 @@ def made_by(rule):
     return [placed(path) for job in JOBS if job.rule == rule for path in job.outputs]
 
 
-def part_of_recipe(rule, section):
+def part_of_recipe(section):
     """
-    Return what ``made_by`` returns, for a target. For a recipe without the section that asks for it, return a file that nothing
-    makes, and whose name says so: Snakemake refuses the target with it, and would else make nothing, in silence.
+    Return the files that a section of the recipe asks for, for a target of its name. For a recipe without the section, return a file
+    that nothing makes, and whose name says so: Snakemake refuses the target with it, and would else make nothing, in silence.
     """
     recipe = str(PLAN.recipe_path).replace("{", "").replace("}", "")  # else it would have a wildcard
-    return made_by(rule) or [f"nothing to make: {recipe} has no `{section}`"]
+    return made_by(section) or [f"nothing to make: {recipe} has no `{section}`"]
 
 
 def missing_software():

@@ -31,7 +31,7 @@ for name in sorted({job.rule for job in NODES.away}):
 
     rule:
         name:
-            name
+            f"{name}_one" if name in TARGETS else name
         input:
             awaited(name),
         output:

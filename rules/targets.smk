@@ -10,19 +10,19 @@ rule models:
     localrule: True
 
 
-rule evaluations:
+rule evaluate:
     """
     Measure all models and files that the recipe measures.
     """
     input:
-        part_of_recipe("evaluate", "evaluate"),
+        part_of_recipe("evaluate"),
     localrule: True
 
 
-rule quantized:
+rule quantize:
     """
     Make all quantized files.
     """
     input:
-        part_of_recipe("quantize", "quantize"),
+        part_of_recipe("quantize"),
     localrule: True

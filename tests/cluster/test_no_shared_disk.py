@@ -159,7 +159,7 @@ def test_a_trial_of_a_search_is_made_there_and_its_measurement_comes_back(networ
     before = len(network.jobs())
     done = project.herdbook("tune", "--", *options(network))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [job.rule for job in network.jobs()[before:]] == ["merge", "evaluate"]
+    assert [job.rule for job in network.jobs()[before:]] == ["merge", "evaluate_one"]
     assert all(path.exists() for path in lost)
     # with what it took there
     (note,) = (project.results / "spent/evaluate").iterdir()
