@@ -8,7 +8,10 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
+include: "rules/settings.smk"
+include: "rules/deployment.smk"
 include: "rules/common.smk"
+include: "rules/start.smk"
 
 
 rule all:

@@ -5,6 +5,8 @@ remains an empty file for each job, so that this host knows that it is done. Its
 the cache itself is asked what exists. The release is then made by the other rules, on any machine with that cache.
 """
 
+from herdbook.plan.jobs import TARGETS
+
 for name in sorted({job.rule for job in NODES.here}):
 
     rule:
