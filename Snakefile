@@ -23,6 +23,7 @@ rule all:
     localrule: True
 
 
+include: "rules/targets.smk"
 include: "rules/resources.smk"
 
 
@@ -33,7 +34,6 @@ if APART:
 
 else:
 
-    include: "rules/targets.smk"
     include: "rules/restore.smk"
     include: "rules/fetch.smk"
     include: "rules/laser.smk"

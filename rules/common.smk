@@ -76,17 +76,20 @@ ANY = SimpleNamespace(id="{id}")
 
 
 def made_by(rule):
-    """Return the files that all jobs of a rule make, for a target."""
-    return [placed(path) for job in JOBS if job.rule == rule for path in job.outputs]
+    """Return the files that all jobs of a rule make."""
+    return [path for job in JOBS if job.rule == rule for path in job.outputs]
 
 
-def part_of_recipe(section):
+def part(rule):
     """
-    Return the files that a section of the recipe asks for, for a target of its name. For a recipe without the section, return a file
-    that nothing makes, and whose name says so: Snakemake refuses the target with it, and would else make nothing, in silence.
+    Return the inputs of a target: what all jobs of a rule make. If the recipe asks for none, return a file that nothing makes, and
+    whose name says so: Snakemake refuses the target with it, and would else make nothing, in silence.
     """
-    recipe = str(PLAN.recipe_path).replace("{", "").replace("}", "")  # else it would have a wildcard
-    return made_by(section) or [f"nothing to make: {recipe} has no `{section}`"]
+    paths = made_by(rule)
+    if not paths:
+        recipe = str(PLAN.recipe_path).replace("{", "").replace("}", "")  # else it would have a wildcard
+        return [f"nothing to make: {recipe} has no `{rule}`"]
+    return marks(paths) if APART else [placed(path) for path in paths]
 
 
 def made(job):

@@ -6,7 +6,7 @@ rule models:
     Make the folders of all models that the recipe needs.
     """
     input:
-        made_by("assemble"),
+        part("assemble"),
     localrule: True
 
 
@@ -15,7 +15,7 @@ rule evaluate:
     Measure all models and files that the recipe measures.
     """
     input:
-        part_of_recipe("evaluate"),
+        part("evaluate"),
     localrule: True
 
 
@@ -24,5 +24,5 @@ rule quantize:
     Make all quantized files.
     """
     input:
-        part_of_recipe("quantize"),
+        part("quantize"),
     localrule: True

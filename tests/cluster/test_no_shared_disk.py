@@ -143,6 +143,12 @@ def test_two_machines_that_share_nothing_but_a_bucket(network, tmp_path, monkeyp
             role: sha256 for role, (sha256, _) in entries[product.kind, product.id].files.items()
         } == digests
 
+    # targets are the same as elsewhere
+    done = project.snakemake(*options(network), "-n", "models")
+    assert re.findall(r"^(?:local)?rule (\S+):", done.stdout, re.MULTILINE) == ["models"]
+    done = project.snakemake(*options(network), "-n", "quantize", check=False)
+    assert "nothing to make: config/tiny.yaml has no `quantize`" in done.stdout + done.stderr
+
     # this machine has only what it made itself
     shards = {re.sub(r"\..*", "", path.name) for path in (project.results / "shards").iterdir()}
     assert shards == {"base", "other"}
