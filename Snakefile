@@ -17,7 +17,10 @@ else:
 
     configfile: "config/config.yaml"
 
+    include: "rules/settings.smk"
+    include: "rules/deployment.smk"
     include: "rules/common.smk"
+    include: "rules/start.smk"
 
     rule all:
         """
@@ -27,6 +30,7 @@ else:
             goals(),
         localrule: True
 
+    include: "rules/targets.smk"
     include: "rules/resources.smk"
 
     # Jobs on machines that share no disk have rules of their own.
@@ -36,7 +40,6 @@ else:
 
     else:
 
-        include: "rules/targets.smk"
         include: "rules/restore.smk"
         include: "rules/fetch.smk"
         include: "rules/laser.smk"

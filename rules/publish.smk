@@ -1,5 +1,7 @@
 """Publishing: the release as one commit on the Hub. Never part of `all`."""
 
+from herdbook.layout import SUMS
+
 
 rule publish:
     """

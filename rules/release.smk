@@ -1,5 +1,7 @@
 """The release: one folder with exactly the files that are uploaded, including lineage, bills of materials and checksums."""
 
+from herdbook.layout import is_large
+
 
 rule release:
     """

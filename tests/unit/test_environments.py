@@ -228,14 +228,14 @@ def test_the_device_chooses_the_environment(device, kind, monkeypatch):
             storage_settings=StorageSettings(),
         )
         chosen = {rule.name: rule.conda_env for rule in workflow._workflow.rules}
-    assert {chosen.pop(target) for target in ("all", "models", "evaluations", "quantized")} == {None}
+    assert {chosen.pop(target) for target in ("all", "models", "evaluate", "quantize")} == {None}
     steps = dict.fromkeys(chosen, "build") | {
-        "evaluate": "evaluate",
+        "evaluate_one": "evaluate",
         "convert": "quantize",
         "imatrix": "quantize",
         "loss": "quantize",
         "reference": "quantize",
-        "quantize": "quantize",
+        "quantize_one": "quantize",
     }
     assert chosen == {name: f"../envs/{step}{kind}.yaml" for name, step in steps.items()}
     assert all((ROOT / "rules" / path).is_file() for path in chosen.values())

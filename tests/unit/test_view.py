@@ -78,6 +78,12 @@ def test_counts_leave_out_the_target(build):
     assert build.end(9, 111.0) is None
 
 
+def test_a_target_is_not_one_of_the_jobs_that_it_names():
+    build = Build(100.0)
+    build.schedule({"evaluate": 1, "evaluate_one": 2, "models": 1, "assemble_base": 1, "assemble_mix": 1, "total": 6})
+    assert build.scheduled == {"evaluate": 2, "assemble": 2}
+
+
 def test_bytes_are_those_of_the_plan(build):
     assert build.expected_bytes == 110 * MB
     assert build.written_bytes == 40 * MB

@@ -195,7 +195,7 @@ def test_a_search_of_a_module_is_made_below_its_prefix(project):
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(path.exists() for path in lost)
     ran = {rule for rule, _ in steps_of(project.logged())}
-    assert ran - {"one_files_a"} == {"one_fetch", "one_merge", "one_assemble_sum-trial-2", "one_evaluate"}
+    assert ran - {"one_files_a"} == {"one_fetch", "one_merge", "one_assemble_sum-trial-2", "one_evaluate_one"}
     found = locks.load(locks.path_for(recipe)).tuned["sum"].result
     measured = json.loads(lost[0].read_text(encoding="utf-8"))["tasks"]["validation"]["metrics"]
     assert found.trials[2].score == measured["bits_per_byte"]["value"]
@@ -218,15 +218,15 @@ def test_targets_and_another_directory(tmp_path):
     elsewhere = Project(tmp_path / "there")
     done = elsewhere.snakemake(
         *("--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(project.root), "--dry-run"),
-        *("--quiet", "reason", "--", "models", "evaluations", "quantized"),
+        *("--quiet", "reason", "--", "models", "evaluate", "quantize"),
     )
     counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
     assert {
-        rule: counts.get(rule) for rule in ("assemble_base", "evaluate", "quantize", "card", "release")
+        rule: counts.get(rule) for rule in ("assemble_base", "evaluate_one", "quantize_one", "card", "release")
     } == {
         "assemble_base": "1",
-        "evaluate": "2",
-        "quantize": "1",
+        "evaluate_one": "2",
+        "quantize_one": "1",
         "card": None,
         "release": None,
     }
