@@ -1,61 +1,55 @@
 """Herdbook: from a recipe to a verified release. The steps are in rules/, their logic in the package `herdbook`."""
 
-import sys
-
 from snakemake.utils import min_version
 
 min_version("9.27")
 
-# Snakemake's lock is removed without rules, so that works whatever is wrong with settings, recipe and lock. Nothing in `workflow` shows
-# that this file is read for that. A workflow that has it as a module may name its rules, so they are needed.
-if "--unlock" in sys.argv and workflow.modifier.is_main_snakefile():
 
-    rule all:
-        localrule: True
+configfile: "config/config.yaml"
+
+
+include: "rules/settings.smk"
+include: "rules/deployment.smk"
+include: "rules/common.smk"
+include: "rules/start.smk"
+
+
+rule all:
+    """
+    Make the release, and verify it.
+    """
+    input:
+        goals(),
+    localrule: True
+
+
+include: "rules/targets.smk"
+include: "rules/resources.smk"
+
+
+# Jobs on machines that share no disk have rules of their own.
+if APART:
+
+    include: "rules/nodes.smk"
 
 else:
 
-    configfile: "config/config.yaml"
-
-    include: "rules/settings.smk"
-    include: "rules/deployment.smk"
-    include: "rules/common.smk"
-    include: "rules/start.smk"
-
-    rule all:
-        """
-        Make the release, and verify it.
-        """
-        input:
-            goals(),
-        localrule: True
-
-    include: "rules/targets.smk"
-    include: "rules/resources.smk"
-
-    # Jobs on machines that share no disk have rules of their own.
-    if APART:
-
-        include: "rules/nodes.smk"
-
-    else:
-
-        include: "rules/restore.smk"
-        include: "rules/fetch.smk"
-        include: "rules/laser.smk"
-        include: "rules/adapter.smk"
-        include: "rules/merge.smk"
-        include: "rules/moe.smk"
-        include: "rules/compress.smk"
-        include: "rules/assemble.smk"
-        include: "rules/routing.smk"
-        include: "rules/data.smk"
-        include: "rules/evaluate.smk"
-        include: "rules/imatrix.smk"
-        include: "rules/quantize.smk"
-        include: "rules/loss.smk"
-        include: "rules/card.smk"
-        include: "rules/release.smk"
-        include: "rules/attest.smk"
-        include: "rules/verify.smk"
-        include: "rules/publish.smk"
+    include: "rules/restore.smk"
+    include: "rules/fetch.smk"
+    include: "rules/laser.smk"
+    include: "rules/adapter.smk"
+    include: "rules/merge.smk"
+    include: "rules/moe.smk"
+    include: "rules/compress.smk"
+    include: "rules/assemble.smk"
+    include: "rules/routing.smk"
+    include: "rules/data.smk"
+    include: "rules/evaluate.smk"
+    include: "rules/imatrix.smk"
+    include: "rules/quantize.smk"
+    include: "rules/loss.smk"
+    include: "rules/card.smk"
+    include: "rules/release.smk"
+    include: "rules/attest.smk"
+    include: "rules/verify.smk"
+    include: "rules/publish.smk"

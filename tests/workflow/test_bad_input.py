@@ -196,19 +196,6 @@ def test_missing_lock_says_how_to_make_it(project):
 
 
 @pytest.mark.slow
-def test_snakemake_s_lock_is_removed_whatever_is_wrong(project):
-    """Another profile than the default one may have made it."""
-    locks, settings = project.root / ".snakemake/locks", project.root / "config/config.yaml"
-    for path, content in ((project.recipe, "models: ["), (settings, "recipe: ["), (settings, None)):
-        locks.mkdir(parents=True)
-        (locks / "0.output.lock").touch()
-        path.unlink() if content is None else path.write_text(content)
-        failure(project, "--dry-run")
-        assert locks.exists()
-        project.snakemake("--unlock")
-        assert not locks.exists()
-
-
 def test_missing_source_and_then_going_on(project):
     """It is told before anything runs, and not missed once what is made of it exists."""
     path = project.recipe.parent / "other/model.safetensors"
