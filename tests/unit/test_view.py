@@ -80,7 +80,9 @@ def test_counts_leave_out_the_target(build):
 
 def test_a_target_is_not_one_of_the_jobs_that_it_names():
     build = Build(100.0)
-    build.schedule({"evaluate": 1, "evaluate_one": 2, "models": 1, "assemble_base": 1, "assemble_mix": 1, "total": 6})
+    build.schedule(
+        {"evaluate": 1, "evaluate_one": 2, "models": 1, "assemble_base": 1, "assemble_mix": 1, "total": 6}
+    )
     assert build.scheduled == {"evaluate": 2, "assemble": 2}
 
 

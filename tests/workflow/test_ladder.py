@@ -37,7 +37,9 @@ def waits(project, *arguments):
     """Return for each quantized file that a run would make the other ones that it waits for."""
     done = project.snakemake("--dry-run", "-p", *arguments)
     found = {}
-    for inputs, output in re.findall(r"rule quantize_one:\n +input: (.*)\n +output: (\S+)\.gguf", done.stdout):
+    for inputs, output in re.findall(
+        r"rule quantize_one:\n +input: (.*)\n +output: (\S+)\.gguf", done.stdout
+    ):
         files = re.findall(r"Tiny\.(\w+)-\w+\.gguf", inputs)
         found[re.search(r"Tiny\.(\w+)-", output)[1]] = sorted(files)
     return found
@@ -80,7 +82,9 @@ def test_a_finished_build_stays_finished_whichever_files_are_newer(project):
     # files that others were copied from are newer, or are gone
     path(project, "Q4_K_S").touch()
     for target in ("quantize", "card"):
-        assert "quantize_one" not in {step for step, _ in steps_of(project.snakemake("--dry-run", target).stdout)}
+        assert "quantize_one" not in {
+            step for step, _ in steps_of(project.snakemake("--dry-run", target).stdout)
+        }
     path(project, "Q6_K").unlink()
     assert waits(project, "quantize") == {"Q6_K": []}
     made.unlink()

@@ -222,7 +222,8 @@ def test_targets_and_another_directory(tmp_path):
     )
     counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
     assert {
-        rule: counts.get(rule) for rule in ("assemble_base", "evaluate_one", "quantize_one", "card", "release")
+        rule: counts.get(rule)
+        for rule in ("assemble_base", "evaluate_one", "quantize_one", "card", "release")
     } == {
         "assemble_base": "1",
         "evaluate_one": "2",
