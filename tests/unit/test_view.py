@@ -437,6 +437,26 @@ def test_a_signed_release_whose_recipe_names_no_signer_ends_with_how_the_card_sa
     assert not signed(names_signer=True)
 
 
+def test_a_build_without_a_release_says_where_its_results_are(tmp_path):
+    build = Build(100.0)
+    for number, (rule, name) in enumerate(
+        [
+            ("laser", "shards/a"),
+            ("quantize", "files/a"),
+            ("quantize", "files/b"),
+            ("card", "Tiny/card/README.md"),
+        ]
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        begin(build, number, rule, 100.0, path)
+        build.end(number, 101.0)
+    begin(build, 9, "evaluate", 100.0, tmp_path / "marks/evaluate/x")  # made on another machine
+    build.end(9, 101.0)
+    assert words.partial(build) == [f"quantized files: {tmp_path}/files", f"card: {tmp_path}/Tiny/card"]
+
+
 # -- the handler -------------------------------------------------------------------------------------------------------
 
 
