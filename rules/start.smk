@@ -91,3 +91,23 @@ onstart:
             say(
                 f"{jobs} on this host: gated {repository} is not named by `gated` (docs/no-shared-disk.md)"
             )
+
+
+def followed(first, second):
+    """Return a hook of the workflow that calls another one, and then that of a module, which has its log."""
+
+    def both(log):
+        first(log)
+        second()
+
+    return both
+
+
+# Snakemake calls no hooks of a module. So they follow those of the workflow, unless it has one after the module: that one replaces
+# them, and has to call the module's (workflow.md). Once for a module, since each `use rule` reads this file again.
+called = vars(workflow).setdefault("herdbook_modules", set())
+if not MAIN and (RESULTS, settings.RECIPE.value) not in called:
+    called.add((RESULTS, settings.RECIPE.value))
+    workflow._onstart = followed(workflow._onstart, onstart)
+    workflow._onsuccess = followed(workflow._onsuccess, onsuccess)
+    workflow._onerror = followed(workflow._onerror, onerror)
