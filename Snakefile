@@ -1,8 +1,23 @@
 """Herdbook: from a recipe to a verified release. The steps are in rules/, their logic in the package `herdbook`."""
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
+
+# Rules and package are written together. A workflow that was deployed from a tag, or a checkout, can meet another package.
+VERSION = "0.9.0"
+try:
+    from herdbook import __version__
+except ModuleNotFoundError:
+    raise WorkflowError(
+        "the package herdbook is not installed in the environment of Snakemake: `pip install` this folder or its wheel (README.md)"
+    ) from None
+if __version__ != VERSION:
+    raise WorkflowError(
+        f"{workflow.current_basedir.get_path_or_uri(secret_free=True)}: is the workflow of Herdbook {VERSION}, and the package that is "
+        f"installed is {__version__}. Install version {VERSION}, or use the workflow that the package contains (workflow.md)"
+    )
 
 
 configfile: "config/config.yaml"

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 import yaml
 
+from herdbook import __version__
 from support import forkserver, tiny
 from support.project import REPOSITORY, Project, shards_made
 
@@ -152,6 +153,19 @@ def test_a_target_that_the_recipe_does_not_have_is_refused(project, target):
 )
 def test_options_about_rules_that_name_a_target_are_refused(project, option, words):
     assert f"{option}: evaluate is a target; the rule of its jobs is evaluate_one" in failure(project, *words)
+
+
+def test_a_workflow_of_another_version_is_refused(project):
+    """The one of this version is not: all other tests run it."""
+    step = project.root / "Snakefile"
+    text = step.read_text(encoding="utf-8")
+    step.unlink()  # a link to the repository's
+    step.write_text(text.replace(f'VERSION = "{__version__}"', 'VERSION = "0.1.0"'), encoding="utf-8")
+    said = failure(project, "-n")
+    assert (
+        f"{project.root}: is the workflow of Herdbook 0.1.0, and the package that is installed is {__version__}."
+        in said
+    )
 
 
 @pytest.mark.parametrize("name", ["a{key}.yaml", "a{.yaml"])
