@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,6 +15,13 @@ from herdbook.forkserver import VARIABLE
 from support import rebuilds
 
 pytestmark = [pytest.mark.slow, pytest.mark.own_process]
+
+
+@pytest.fixture
+def temporary():
+    """A folder with a short path: that of a socket in it has up to 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="build-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 def started(project, folder):
@@ -54,17 +63,16 @@ def left(folder):
     return sorted(path.name for path in folder.glob("herdbook-*"))
 
 
-def test_the_release_is_the_same_and_nothing_remains(tmp_path):
+def test_the_release_is_the_same_and_nothing_remains(tmp_path, temporary):
     """The other build's jobs make their imports themselves, but for those that the server of the test run has made."""
-    (tmp_path / "temporary").mkdir()
     project = rebuilds.herd(tmp_path / "forked")
-    process = started(project, tmp_path / "temporary")
+    process = started(project, temporary)
     _, servers = until_forked(process)
     printed, _ = process.communicate()
     assert process.returncode == 0, printed
     assert len(servers) == 1
     assert not any(one.is_running() for one in servers)
-    assert left(tmp_path / "temporary") == []
+    assert left(temporary) == []
     other = rebuilds.herd(tmp_path / "other")
     other.snakemake()
     sums, others = (next(one.results.glob("*/release/SHA256SUMS")).read_bytes() for one in (project, other))
@@ -73,11 +81,10 @@ def test_the_release_is_the_same_and_nothing_remains(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_server_ends_with_its_build(tmp_path, number):
+def test_a_server_ends_with_its_build(tmp_path, temporary, number):
     """A terminal interrupts all processes of a build; whoever kills Snakemake kills it alone, and its jobs go on to their end."""
-    (tmp_path / "temporary").mkdir()
     project = rebuilds.herd(tmp_path / "herd")
-    process = started(project, tmp_path / "temporary")
+    process = started(project, temporary)
     jobs, servers = until_forked(process)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
@@ -86,4 +93,4 @@ def test_a_server_ends_with_its_build(tmp_path, number):
     process.communicate()
     _, alive = psutil.wait_procs([*jobs, *servers], timeout=120)
     assert not alive
-    assert left(tmp_path / "temporary") == []
+    assert left(temporary) == []
