@@ -43,6 +43,11 @@ class Reports:
     junit: Path | None
     summary: Path | None
 
+    @property
+    def options(self) -> dict[str, Path | None]:
+        """The path of each, by its option."""
+        return {"--json": self.json, "--junit": self.junit, "--summary": self.summary}
+
     def write(
         self, name: str, results: Sequence[LevelResult], chosen: Options, release: Release | None = None
     ) -> None:

@@ -143,6 +143,7 @@ def command(
     RELEASE is a folder, or owner/name[@revision] on the Hub; or, with --of, one
     file. For models that were not built with Herdbook, see `herdbook audit`.
     """
+    from herdbook.cli.output import keep_apart
     from herdbook.release.finding import Finding, Level, Options, Outcome, outcome_of
     from herdbook.release.reader import open_release
     from herdbook.release.unopened import is_file
@@ -170,6 +171,8 @@ def command(
         raise click.UsageError(
             "--not-before is for repositories on the Hub: a folder has no tags. Give the release's digest with --expect"
         )
+    written = {**reports.options, "--page": page, "--vsa": vsa, "--work": work}
+    keep_apart((file, release), written)
     chosen = Options(
         key=key,
         identity=identity,
