@@ -548,7 +548,15 @@ def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, cap
     assert len(list(cache.entries())) == 2
     assert herdbook("prune", "--not-used-by", "Tiny")[1].startswith("0 entries")
     assert herdbook("prune", "--older-than", "1h")[1].startswith("0 entries")
+    for names in (["Tinny"], ["Tiny", "--not-used-by", "Tinny"]):
+        status, _, said = herdbook("prune", "--not-used-by", *names)
+        assert (status, "Tinny: no entry of" in said, "did you mean 'Tiny'?" in said) == (11, True, True)
+    assert len(list(cache.entries())) == 2
+    cache.put(product(tmp_path / "others"), "Another")
     assert "2 entries" in herdbook("prune", "--not-used-by", "Another")[1]
+    assert len(list(cache.entries())) == 1
+    herdbook("prune", "--keep-size", "0MB")
+    assert herdbook("prune", "--not-used-by", "Another")[1].startswith("0 entries")
     assert list(cache.entries()) == []
 
 
