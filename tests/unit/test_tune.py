@@ -234,6 +234,20 @@ def test_documents_in_both_splits_are_found_before_the_first_generation(recipe, 
     assert {name for name, _ in build.made} == {"sum-trial-0"}
 
 
+@pytest.mark.parametrize("count", [1, 5, 6])
+def test_a_test_split_that_can_show_no_gain_is_refused_before_the_first_generation(
+    recipe, tmp_path, monkeypatch, count
+):
+    monkeypatch.setitem(tuned.DOCUMENTS, "test", count)
+    build = tuned.ClosedForm(lambda x, y, *_: tuned.bowl(x, y))
+    if 2 / 2**count > 0.05:  # all signs alike, of all signs that there are
+        with pytest.raises(RecipeError, match=rf"search\.test: a paired test of {count} document"):
+            tune(recipe, tmp_path, build)
+        assert {name for name, _ in build.made} == {"sum-trial-0"}
+    else:
+        assert tune(recipe, tmp_path, build).kept == "winner"
+
+
 @pytest.mark.parametrize(
     ("item", "start", "names"),
     [
