@@ -16,7 +16,7 @@ from herdbook.errors import RecipeError, StepError
 from herdbook.lock import best_of
 from herdbook.lock.searches import with_results
 from herdbook.plan.searched import at_least_start
-from herdbook.tuning.build import Snakemake, are_of, path_of_trials
+from herdbook.tuning.build import Snakemake, are_of, path_of_trials, write_recipe
 from herdbook.tuning.proposals import follow, proposed
 from herdbook.tuning.trials import trial_recipe
 from herdbook.tuning.tune import Tuning
@@ -301,6 +301,31 @@ def test_a_recipe_without_a_search_is_refused(tmp_path, monkeypatch, capsys):
     tiny.lock(path)
     assert main(["tune", str(path)]) == 2
     assert "no model has a `search`, so there is nothing to find" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["r.yaml", "--recipe", "other.yaml"], "two recipes were given: r.yaml and --recipe other.yaml"),
+        (["r.yaml", "other.yaml"], "unexpected extra argument (other.yaml)"),
+        (["r.yaml", "--", "all", "--cores", "2"], "unexpected extra argument (all)"),
+    ],
+)
+def test_one_recipe_is_searched_at_a_time(words, said, capsys):
+    assert main(["tune", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_no_recipe_of_trials_is_left_when_a_search_is_refused(recipe, tmp_path, monkeypatch, capsys):
+    def refuse(self, plan, wanted):
+        write_recipe(plan)
+        raise RecipeError("models.sum.search.test: no")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Snakemake, "__call__", refuse)
+    assert main(["tune", str(recipe)]) == 2
+    assert "models.sum.search.test: no" in capsys.readouterr().err
+    assert not list(recipe.parent.glob("*.trials.*"))
 
 
 def test_a_search_has_not_more_trials_than_can_be_verified():

@@ -563,3 +563,9 @@ def test_a_job_on_a_machine_that_shares_no_disk_is_known_by_its_mark(monkeypatch
     monkeypatch.setattr(words, "S3Store", Store)
     assert words.failure(run, 2.0)[1:] == [f"  log: {log}", "  | first", "  | last"]
     assert words.last_lines(f"{where}/logs/none.log") == []
+
+
+def test_a_build_without_jobs_lists_none():
+    up_to_date = SimpleNamespace(up_to_date=4)
+    build = SimpleNamespace(scheduled={}, total=0, started=0.0, rows=lambda _: {"fetch": up_to_date})
+    assert words.scheduled(build) == "0 steps to run; 4 up to date"

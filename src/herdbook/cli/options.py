@@ -180,17 +180,26 @@ def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
     return recipe_if_needed(run)
 
 
+def either(argument: Path | None, option: Path | None) -> Path | None:
+    """Return the recipe that was given as an argument, or else that of the option or the configuration.
+
+    Raises:
+        click.UsageError: If both were given on the command line, and differ.
+    """
+    if argument is None:
+        return option
+    source = click.get_current_context().get_parameter_source("recipe")
+    if source is ParameterSource.COMMANDLINE and option != argument:
+        raise click.UsageError(f"two recipes were given: {argument} and --recipe {option}")
+    return argument
+
+
 def recipe_or_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--recipe`` and an optional argument for the same recipe."""
 
     @functools.wraps(function)
     def run(*, recipe_argument: Path | None, recipe: Path | None, **others: Any) -> Any:
-        if recipe_argument is None:
-            return function(recipe=named(recipe), **others)
-        source = click.get_current_context().get_parameter_source("recipe")
-        if source is ParameterSource.COMMANDLINE and recipe != recipe_argument:
-            raise click.UsageError(f"two recipes were given: {recipe_argument} and --recipe {recipe}")
-        return function(recipe=named(recipe_argument), **others)
+        return function(recipe=named(either(recipe_argument, recipe)), **others)
 
     argument = click.argument(
         "recipe_argument", metavar="[RECIPE]", required=False, type=FILE, shell_complete=completion.recipes

@@ -46,7 +46,11 @@ def command(recipe: Path | None, results: Path, words: tuple[str, ...]) -> None:
     from herdbook.tuning.tune import Tuning
 
     if words and not words[0].startswith("-"):
-        recipe, words = Path(words[0]), words[1:]
+        recipe, words = options.either(Path(words[0]), recipe), words[1:]
+    if words and not words[0].startswith("-"):  # Snakemake would take it for a target
+        raise click.UsageError(
+            f"Got unexpected extra argument ({words[0]}). One recipe is searched at a time; what follows -- begins with an option"
+        )
     recipe = options.named(recipe)
     content = recipes.load(recipe)
     path = locks.path_for(recipe)
@@ -65,6 +69,7 @@ def command(recipe: Path | None, results: Path, words: tuple[str, ...]) -> None:
             say(*lines(name, content.models[name], result))
         plans.make(content, lock, recipe, results)
     except RecipeError as error:
+        remove_recipe(path_of_trials(recipe))  # no job is running, and none will
         raise recipes.located(error.problems, recipe) from error
     remove_recipe(path_of_trials(recipe))
     say(path)
