@@ -138,6 +138,10 @@ def test_a_build_says_what_the_bucket_lacks_after_it(built, bucket, monkeypatch)
         "all results are in s3://bucket/prefix; make the release of them: snakemake --cores all --config "
         f"recipe={path} cache=s3://bucket/prefix"
     )
+    kept_here = Nodes(gated(built, "other")).closing()
+    assert kept_here.startswith(
+        "all results are in s3://bucket/prefix, but for gated ones, which are on this host; make"
+    )
 
 
 def test_a_job_takes_its_inputs_and_makes_what_no_cache_keeps(built, tmp_path, monkeypatch):

@@ -116,6 +116,8 @@ class Nodes:
         if missing := len(self._products) - len(self._done):
             return f"{place} lacks {plural(missing, 'result')} of {self._plan.recipe_path}: the build was of others"
         words = shlex.join((f"recipe={self._plan.recipe_path}", f"cache={place}"))
+        if self.withheld:
+            place = f"{place}, but for gated ones, which are on this host"
         return f"all results are in {place}; make the release of them: snakemake --cores all --config {words}"
 
     def taken(self, paths: Iterable[Path]) -> list[Job]:
