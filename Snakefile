@@ -8,7 +8,10 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
+include: "rules/settings.smk"
+include: "rules/deployment.smk"
 include: "rules/common.smk"
+include: "rules/start.smk"
 
 
 rule all:
@@ -20,6 +23,7 @@ rule all:
     localrule: True
 
 
+include: "rules/targets.smk"
 include: "rules/resources.smk"
 
 
@@ -30,7 +34,6 @@ if APART:
 
 else:
 
-    include: "rules/targets.smk"
     include: "rules/restore.smk"
     include: "rules/fetch.smk"
     include: "rules/laser.smk"

@@ -16,7 +16,7 @@ from pathlib import Path
 from herdbook.forkserver import VARIABLE
 
 ROOT = Path(__file__).parents[1]
-LINKED = ("Snakefile", "config", "demo", "envs", "profiles", "rules", "templates")
+LINKED = ("Snakefile", "config", "envs", "profiles", "rules", "templates")
 SUMS = "results/Miniature-4x135M-laser/release/SHA256SUMS"
 
 

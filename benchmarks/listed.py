@@ -112,7 +112,7 @@ def parents(jobs: Iterable[Listed]) -> dict[int, set[int]]:
 def link_workflow(folder: Path) -> None:
     """Make a folder in which the workflow can run: links to the repository's files, and a folder for recipes."""
     (folder / "config").mkdir(parents=True)
-    for name in ("Snakefile", "rules", "envs", "profiles", "templates", "demo"):
+    for name in ("Snakefile", "rules", "envs", "profiles", "templates", "config/miniature"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "config/tasks", folder / "config/tasks")
 

@@ -86,7 +86,7 @@ def recipe_of(shape: Shape, layers: int, where: str) -> dict[str, Any]:
             ],
         }
     }
-    text = "../demo/text/{}/validation.jsonl"
+    text = "miniature/text/{}/validation.jsonl"
     return {
         "models": models,
         "release": {"model": "mixture", "name": "Mixture", "license": "apache-2.0"},
@@ -102,7 +102,7 @@ def recipe_of(shape: Shape, layers: int, where: str) -> dict[str, Any]:
 def lay_out(folder: Path, recipe: dict[str, Any]) -> None:
     """Set up a folder with the workflow and a recipe."""
     (folder / "config").mkdir()
-    for name in ("Snakefile", "rules", "envs", "profiles", "templates", "demo"):
+    for name in ("Snakefile", "rules", "envs", "profiles", "templates", "config/miniature"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "config/tasks", folder / "config/tasks")
     (folder / "config/config.yaml").write_text("recipe: config/herd.yaml\n", encoding="utf-8")
@@ -216,7 +216,9 @@ def measure(name: str, layers: int, cores: int, work: Path | None) -> None:
         folder = Path(temporary)
         lay_out(folder, recipe_of(shape, layers, "folder"))
         tokenizer = folder / "tokenizer"
-        buttercup.write_tokenizer(tokenizer, [str(path) for path in (ROOT / "demo/text").glob("*/*.jsonl")])
+        buttercup.write_tokenizer(
+            tokenizer, [str(path) for path in (ROOT / "config/miniature/text").glob("*/*.jsonl")]
+        )
         for seed, source in enumerate(dict.fromkeys(shape.experts)):
             write_source(folder / "config" / source, widths, seed, tokenizer)
         command = [sys.executable, "-m", "herdbook", "lock", "--recipe", "config/herd.yaml"]

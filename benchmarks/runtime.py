@@ -151,7 +151,7 @@ def mixture(root: Path, tokenizer: Path) -> Plan:
     experts = [{"model": name, "prompts": [name]} for name in ("base", "other", "base", "other")]
     models = {name: {"folder": name} for name in ("base", "other")}
     models["mix"] = {"moe": {"base": "base", "family": "qwen3", "gate": "hidden", "experts": experts}}
-    texts = ROOT / "demo" / "text" / "general" / "validation.jsonl"
+    texts = ROOT / "config" / "miniature" / "text" / "general" / "validation.jsonl"
     shutil.copy(texts, root / "general.jsonl")
     calibration = {"general": {"data": ["general.jsonl"], "split": "validation", "windows": 30, "tokens": 48}}
     return tiny.build(

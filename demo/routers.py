@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan import Plan
 
-HERE = Path(__file__).parent
+TEXTS = Path(__file__).parents[1] / "config" / "miniature" / "text"
 KINDS = ("python", "prose", "general")
 SPECIALIST = {"python": 1, "prose": 3}  # number of the expert that was tuned on a kind of text, from 0
 GATES = (
@@ -67,7 +67,7 @@ def windows(folder: Path, split: str) -> dict[str, list[list[int]]]:
     tokenizer = load_tokenizer(folder)
     by_kind = {}
     for kind in KINDS:
-        lines = (HERE / "text" / kind / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (TEXTS / kind / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
         documents = [tokenizer(json.loads(line)["text"], verbose=False)["input_ids"] for line in lines]
         by_kind[kind] = [
             ids[start : start + TOKENS]

@@ -5,8 +5,8 @@
     python demo/train.py evaluate
 
 The first two train a LoRA adapter of SmolLM2-135M-Instruct on Python source code or on novels, on the CPU, in about a
-quarter of an hour each, and write it in PEFT's format to demo/adapters/. The last merges each committed adapter into
-the base, as a release does, and prints the mean loss per token on every held-out text as a Markdown table.
+quarter of an hour each, and write it in PEFT's format to config/miniature/adapters/. The last merges each committed
+adapter into the base, as a release does, and prints the mean loss per token on every held-out text as a Markdown table.
 
 The texts and the base come from demo/data.py. Weights are the base's own bfloat16 values throughout; the arithmetic
 is float32, since bfloat16 is very slow on most CPUs.
@@ -43,7 +43,7 @@ from data import (
     training_texts,
 )
 
-ADAPTERS = Path(__file__).resolve().parent / "adapters"
+ADAPTERS = Path(__file__).resolve().parents[1] / "config" / "miniature" / "adapters"
 SPECIALISTS = ("python", "prose")
 BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -289,7 +289,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=Hyperparameters.steps, help="default: %(default)s")
     parser.add_argument(
-        "--out", type=Path, help="the adapter's folder (default: demo/adapters/ and its name)"
+        "--out", type=Path, help="the adapter's folder (default: config/miniature/adapters/ and its name)"
     )
     parser.add_argument("--cache", type=Path, default=default_cache(), help="default: %(default)s")
     arguments = parser.parse_args()

@@ -12,7 +12,7 @@ rule attest:
     output:
         [placed(path) for path in OF_THE_RELEASE["attest"].outputs],
     log:
-        "logs/attest/attest.log",
+        log_of("attest"),
     localrule: True
     conda:
         environment("build")

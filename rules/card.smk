@@ -10,7 +10,7 @@ rule card:
     output:
         [reported(path) for path in OF_THE_RELEASE["card"].outputs],
     log:
-        "logs/card/card.log",
+        log_of("card"),
     group:
         "release"
     conda:

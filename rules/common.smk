@@ -1,4 +1,4 @@
-"""Shared by all rules: the settings, the plan and its jobs, and the inputs of each job.
+"""Shared by all rules: the plan and its jobs, and the inputs of each job.
 
 The package knows the jobs with their inputs and outputs (`herdbook.plan.jobs`); this file hands them to Snakemake.
 """
@@ -6,7 +6,6 @@ The package knows the jobs with their inputs and outputs (`herdbook.plan.jobs`);
 import functools
 import os
 import re
-import secrets
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,170 +15,17 @@ from herdbook import plan as plans
 from herdbook import needs, settings
 from herdbook.cache.nodes import Nodes, check_sent
 from herdbook.cache.step import available, own_hub_folder
-from herdbook.cli.repository import located_problems
 from herdbook.cli.steps import words
 from herdbook.errors import HerdbookError
-from herdbook.files import remove_abandoned
-from herdbook.forkserver import start as forkserver
-from herdbook.humanize import plural
-from herdbook.layout import SUMS, is_large
 from herdbook.plan.beside import missing_beside
 from herdbook.plan.jobs import OF_A_MODEL, all_jobs
 from herdbook.plan.jobs import needed as made_for
 from herdbook.plan.namesakes import replaced
-from herdbook.progress import say
-from herdbook.signing.keys import PASSWORD_VARIABLE
 from herdbook.signing.signer import configured_signer
-from herdbook.tools import container as images
-from herdbook.tools import exclusive, installed
-from herdbook.tuning.build import are_of
 from snakemake.exceptions import WorkflowError
 from snakemake.io import flag
 from snakemake.path_modifier import PATH_MODIFIER_FLAG
-from snakemake.settings.types import RerunTrigger, SharedFSUsage
-
-MAIN = workflow.modifier.is_main_snakefile()  # not a module of another workflow
-DRY = workflow.output_settings.dryrun  # nothing is written then, not even to see whether it can be
-# The process of a job takes the settings that its build was started with, whatever has been written to the files since.
-OF_THE_BUILD = MAIN and not workflow.is_main_process and settings.are_set()
-# A cluster's file, which Snakemake merges into the configuration, also has keys that are no settings of steps.
-others = settings.CLUSTER_KEYS if workflow.overwrite_configfiles else ()
-files = [Path("config/config.yaml"), *workflow.overwrite_configfiles] if MAIN else []
-if MAIN:
-    where = "--config"
-else:  # by its prefix, since a module does not know the name that the workflow gives it
-    prefix = workflow.modifier.path_modifier.prefix
-    where = f"the config of the module with prefix {prefix!r}" if prefix else "the config of the module"
-if not OF_THE_BUILD and (found := located_problems(config, files, where, others)):
-    raise WorkflowError(*found)
-# Snakemake gives a module no configuration but its own: what the workflow's says, also with --config, would have no effect.
-if not MAIN:
-    outer = workflow.modifier.parent_modifier.globals["config"]
-    if lost := settings.not_handed_on(outer, config, others):
-        raise WorkflowError(
-            f"{where}: lacks {', '.join(lost)}, which the configuration of the workflow sets. Hand on all of it, config: "
-            '{**config, "recipe": ...}; or set the same key there, if need be to ""'
-        )
-# Snakemake puts the prefix of a module before the paths that it is handed.
-PREFIX = workflow.modifier.path_modifier
-RESULTS = PREFIX.replace_prefix(settings.RESULTS.default)
-# `herdbook tune` builds trials in place of the recipe that they are of.
-configured = dict(config)
-if trials := settings.TRIALS.value:
-    if MAIN or are_of(trials, settings.RECIPE.configured(config)):
-        configured["recipe"] = trials
-# Every step reads the settings from its environment. As params, they would cause a rerun for each recipe or machine that
-# shares the result.
-try:
-    if not OF_THE_BUILD:
-        settings.pass_on(configured, RESULTS, vars(workflow).setdefault("herdbook_settings", {}))
-except ValueError as error:
-    raise WorkflowError(str(error)) from None
-# The environment is that of all modules, so the steps of each are given what is its own.
-HERDBOOK = "herdbook"
-if not MAIN:
-    own = [f"{one.variable}={shlex.quote(one.value)}" for one in settings.OF_A_BUILD]
-    HERDBOOK = " ".join((*own, HERDBOOK))
-# Whether jobs run on machines that share no disk with this one: rules/nodes.smk.
-APART = SharedFSUsage.INPUT_OUTPUT not in workflow.storage_settings.shared_fs_usage
-if workflow.remote_exec or APART:  # jobs on other hosts sign nothing
-    os.environ[settings.SIGNING_KEY.variable] = ""
-if APART and not MAIN:
-    raise WorkflowError(
-        "jobs on machines that share no disk are run by the workflow itself, not as a module of another"
-    )
-if workflow.storage_settings.default_storage_provider and not APART:
-    # Some executors imply it, but Snakemake sets it after it has read this file.
-    raise WorkflowError(
-        "default-storage-provider is for machines that share no disk: add `shared-fs-usage: none` to the profile, or "
-        "--shared-fs-usage none"
-    )
-RUN = (os.environ.get(settings.RUN.variable) or secrets.token_hex(8)) if APART else ""
-os.environ[settings.RUN.variable] = RUN
-# With `--sdm conda`, every environment contains the herdbook that runs here, and packages of its own. Results are then made
-# with the versions in the lock, from which all environments are made, whatever is installed here.
-DEPLOYED = {str(method) for method in workflow.deployment_settings.deployment_method}
-CONDA = "conda" in DEPLOYED
-CONTAINER = settings.CONTAINER.value if "apptainer" in DEPLOYED else ""
-# Snakemake would ignore another method. No image of Herdbook is published, so the rules name none but the setting's.
-if MAIN and (without := sorted(DEPLOYED - {"conda", "apptainer" if CONTAINER else ""})):
-    if without == ["env-modules"]:
-        raise WorkflowError(
-            "--software-deployment-method env-modules: the rules name no environment modules, so it would have no effect. Load the "
-            "module of your Python, install Herdbook there, and leave out the option; or use conda (envs/README.md)"
-        )
-    raise WorkflowError(
-        f"--software-deployment-method {' '.join(without)}: the rules name no containers and no modules, so it would have no effect. "
-        f"Use conda; or make an image: {images.advice()}"
-    )
-if CONTAINER and CONDA:
-    raise WorkflowError(
-        "conda environments are not made in a container: use one of --software-deployment-method conda and apptainer"
-    )
-if CONTAINER and "://" not in CONTAINER and not Path(CONTAINER).is_file():
-    raise WorkflowError(f"container: {CONTAINER} does not exist. Make it: {images.advice()}")
-if CONTAINER:
-
-    container: CONTAINER
-
-
-if CONDA:
-    os.environ[settings.REQUIREMENT.variable] = installed.requirement()
-    os.environ[settings.PINS.variable] = str(installed.root() / installed.LOCK)
-if APART and (CONDA or CONTAINER):
-    raise WorkflowError(
-        "no software is deployed on machines that share no disk: their image contains the programs "
-        "(envs/README.md). Leave out --software-deployment-method."
-    )
-
-
-envvars:
-    *(setting.variable for setting in settings.SETTINGS),
-
-
-onsuccess:
-    forkserver.stop()
-    if APART and not trials:
-        say(NODES.closing())
-
-
-onerror:
-    forkserver.stop()
-
-
-onstart:
-    # Schedulers keep the environment of every job, where administrators can read it.
-    if workflow.non_local_exec and os.environ.get(PASSWORD_VARIABLE):
-        raise WorkflowError(
-            f"${PASSWORD_VARIABLE} is set, and would be sent to other hosts with every job. Unset it and build without "
-            "signing_key; then sign on the host of the key: snakemake --cores 1 --config signing_key=FILE"
-        )
-    # Snakemake calls this neither in a dry run nor in the processes of jobs.
-    if workflow.touch:
-        raise WorkflowError(
-            "--touch would pass old results off as those of this recipe, or make nothing. Leave it out: times do not matter, since the "
-            "names of results contain their keys; `herdbook explain all` tells what would be rebuilt, and why"
-        )
-    try:
-        exclusive.hold(PLAN.layout.running, f"building {PLAN.recipe_path}")
-        remove_abandoned(PLAN.layout.root)
-    except (HerdbookError, OSError) as error:
-        raise WorkflowError(str(error)) from None
-    missing = missing_software()
-    if missing and not workflow.non_local_exec:
-        raise WorkflowError("\n".join(missing))
-    for line in missing:  # other hosts may have it
-        say(f"warning: on this host: {line}")
-    # On a GPU, models are of a size at which imports do not matter; and a fork of a process that has used one cannot use it.
-    if not (workflow.non_local_exec or DEPLOYED or ON_GPU):
-        forkserver.start()
-    if APART:
-        for repository, count in NODES.withheld.items():
-            jobs = plural(count, "job stays", "jobs stay")
-            say(
-                f"{jobs} on this host: gated {repository} is not named by `gated` (docs/no-shared-disk.md)"
-            )
-
+from snakemake.settings.types import RerunTrigger
 
 if not settings.RECIPE.value:
     place = "config/config.yaml" if MAIN else where
@@ -230,25 +76,20 @@ ANY = SimpleNamespace(id="{id}")
 
 
 def made_by(rule):
-    """Return the files that all jobs of a rule make, for a target."""
-    return [placed(path) for job in JOBS if job.rule == rule for path in job.outputs]
+    """Return the files that all jobs of a rule make."""
+    return [path for job in JOBS if job.rule == rule for path in job.outputs]
 
 
-def part_of_recipe(rule, section):
+def part(rule):
     """
-    Return what ``made_by`` returns, for a target. For a recipe without the section that asks for it, return a file that nothing
-    makes, and whose name says so: Snakemake refuses the target with it, and would else make nothing, in silence.
+    Return the inputs of a target: what all jobs of a rule make. If the recipe asks for none, return a file that nothing makes, and
+    whose name says so: Snakemake refuses the target with it, and would else make nothing, in silence.
     """
-    recipe = str(PLAN.recipe_path).replace("{", "").replace("}", "")  # else it would have a wildcard
-    return made_by(rule) or [f"nothing to make: {recipe} has no `{section}`"]
-
-
-def missing_software():
-    """Return a line for each program or package that a job of this run needs and that is not installed here."""
-    if CONDA or CONTAINER:  # which have them
-        return []
-    planned = {Path(file) for job in workflow.dag.needrun_jobs() for file in job.output}
-    return needs.missing_software(job for job in JOBS if made(job) and planned.intersection(job.outputs))
+    paths = made_by(rule)
+    if not paths:
+        recipe = str(PLAN.recipe_path).replace("{", "").replace("}", "")  # else it would have a wildcard
+        return [f"nothing to make: {recipe} has no `{rule}`"]
+    return marks(paths) if APART else [placed(path) for path in paths]
 
 
 def made(job):
@@ -264,12 +105,6 @@ def ids(rule):
 def either(names):
     """Return a pattern that matches any of the names; with no names, it matches nothing."""
     return "|".join(map(re.escape, names)) or "(?!)"
-
-
-def environment(name):
-    """Return the conda environment of a step; if the device is NVIDIA's, the one with torch's CUDA build."""
-    kind = ".cuda" if settings.DEVICE.value.startswith("cuda") else ""
-    return f"../envs/{name}{kind}.yaml"
 
 
 def needed(job):
@@ -363,6 +198,11 @@ def mark(rule, id):
     return f"marks/{RUN}/{rule}/{id}"
 
 
+def log_of(rule):
+    """Return the log of a rule that has one job for the release, so that each recipe in a folder has its own."""
+    return f"logs/{rule}/{PLAN.layout.release}.log"
+
+
 def marks(paths):
     """Return the marks of the jobs that make files, unless the cache contains them."""
     # The process of a job asks nobody: its command takes what it needs.
@@ -402,7 +242,7 @@ def unsigned(wildcards):
 
 def further_verifications(wildcards):
     """Return the command that verifies the release of the quantized files, if they have one of their own."""
-    log = shlex.quote(PREFIX.replace_prefix("logs/verify/verify.log"))
+    log = shlex.quote(PREFIX.replace_prefix(log_of("verify")))
     accepted = [unsigned(wildcards)] if unsigned(wildcards) else []
     commands = []
     for one in PLAN.editions[1:]:

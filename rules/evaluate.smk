@@ -1,7 +1,7 @@
 """Evaluation: every model that the recipe names, and every quantized file, by lm-eval on locked local tasks."""
 
 
-rule evaluate:
+rule evaluate_one:
     """
     Measure one model or quantized file on all tasks.
     """

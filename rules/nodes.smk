@@ -1,9 +1,11 @@
-"""Builds on machines that share no disk, instead of all other rules: results are made there, and handed on by the cache.
+"""Builds on machines that share no disk, instead of all other steps: results are made there, and handed on by the cache.
 
 The command of a job takes its inputs from the cache by their keys, and leaves its result there. For Snakemake's own storage
 remains an empty file for each job, so that this host knows that it is done. Its name is of this run alone: in the next one,
 the cache itself is asked what exists. The release is then made by the other rules, on any machine with that cache.
 """
+
+from herdbook.plan.jobs import TARGETS
 
 for name in sorted({job.rule for job in NODES.here}):
 
@@ -31,7 +33,7 @@ for name in sorted({job.rule for job in NODES.away}):
 
     rule:
         name:
-            name
+            f"{name}_one" if name in TARGETS else name
         input:
             awaited(name),
         output:
@@ -76,7 +78,7 @@ rule restore:
 
 # Measurements of trials are read here. Snakemake would look for a file that is a target in its own storage, so each has a rule
 # with the file's name.
-for path in sorted(made_by("evaluate")) if trials else ():
+for path in sorted(map(str, made_by("evaluate"))) if trials else ():
 
     rule:
         name:

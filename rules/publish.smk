@@ -1,5 +1,7 @@
 """Publishing: the release as one commit on the Hub. Never part of `all`."""
 
+from herdbook.layout import SUMS
+
 
 rule publish:
     """
@@ -11,7 +13,7 @@ rule publish:
     output:
         [placed(one.layout.publication) for one in PLAN.editions],
     log:
-        "logs/publish/publish.log",
+        log_of("publish"),
     localrule: True
     conda:
         environment("build")

@@ -27,7 +27,7 @@ rule convert:
         """
 
 
-rule quantize:
+rule quantize_one:
     """
     Make one quantized file from the released weights, and record the digest and the origin of every tensor of it.
     """

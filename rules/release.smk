@@ -1,5 +1,7 @@
 """The release: one folder with exactly the files that are uploaded, including lineage, bills of materials and checksums."""
 
+from herdbook.layout import is_large
+
 
 rule release:
     """
@@ -14,7 +16,7 @@ rule release:
     output:
         [placed(path) for path in OF_THE_RELEASE["release"].outputs],
     log:
-        "logs/release/release.log",
+        log_of("release"),
     group:
         "release"
     conda:

@@ -6,23 +6,23 @@ rule models:
     Make the folders of all models that the recipe needs.
     """
     input:
-        made_by("assemble"),
+        part("assemble"),
     localrule: True
 
 
-rule evaluations:
+rule evaluate:
     """
     Measure all models and files that the recipe measures.
     """
     input:
-        part_of_recipe("evaluate", "evaluate"),
+        part("evaluate"),
     localrule: True
 
 
-rule quantized:
+rule quantize:
     """
     Make all quantized files.
     """
     input:
-        part_of_recipe("quantize", "quantize"),
+        part("quantize"),
     localrule: True

@@ -11,7 +11,7 @@ rule verify:
         findings=reported(OF_THE_RELEASE["verify"].outputs[0]),
         page=reported(OF_THE_RELEASE["verify"].outputs[1]),
     log:
-        "logs/verify/verify.log",
+        log_of("verify"),
     conda:
         environment("build")
     resources:

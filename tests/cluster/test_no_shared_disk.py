@@ -143,6 +143,12 @@ def test_two_machines_that_share_nothing_but_a_bucket(network, tmp_path, monkeyp
             role: sha256 for role, (sha256, _) in entries[product.kind, product.id].files.items()
         } == digests
 
+    # targets are the same as elsewhere
+    done = project.snakemake(*options(network), "-n", "models")
+    assert re.findall(r"^(?:local)?rule (\S+):", done.stdout, re.MULTILINE) == ["models"]
+    done = project.snakemake(*options(network), "-n", "quantize", check=False)
+    assert "nothing to make: config/tiny.yaml has no `quantize`" in done.stdout + done.stderr
+
     # this machine has only what it made itself
     shards = {re.sub(r"\..*", "", path.name) for path in (project.results / "shards").iterdir()}
     assert shards == {"base", "other"}
@@ -159,7 +165,7 @@ def test_a_trial_of_a_search_is_made_there_and_its_measurement_comes_back(networ
     before = len(network.jobs())
     done = project.herdbook("tune", "--", *options(network))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [job.rule for job in network.jobs()[before:]] == ["merge", "evaluate"]
+    assert [job.rule for job in network.jobs()[before:]] == ["merge", "evaluate_one"]
     assert all(path.exists() for path in lost)
     # with what it took there
     (note,) = (project.results / "spent/evaluate").iterdir()

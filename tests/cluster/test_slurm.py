@@ -313,7 +313,7 @@ def test_a_trial_of_a_search_is_a_job_as_any_other(herds):
     status, output = searched.finish()
     assert status == 0, output
     assert all(path.exists() for path in searched.lost)
-    (job,) = searched.jobs("rule_evaluate")
+    (job,) = searched.jobs("rule_evaluate_one")
     assert job["JobState"] == "COMPLETED"
     assert searched.lost[0].stem in job["Comment"]
     found = locks.load(locks.path_for(searched.recipe)).tuned["sum"].result

@@ -22,7 +22,9 @@ from support.project import REPOSITORY, Project
 
 NAME = "Buttercup-4x7B-V2-laser"
 REPO = f"Kquant03/{NAME}"
-TEXTS = [REPOSITORY / f"demo/text/{kind}/validation.jsonl" for kind in ("prose", "general", "python")]
+TEXTS = [
+    REPOSITORY / f"config/miniature/text/{kind}/validation.jsonl" for kind in ("prose", "general", "python")
+]
 
 # Mistral-7B, counted by hand.
 HIDDEN, INNER, KV, VOCABULARY, LAYERS = 4096, 14336, 1024, 32000, 32

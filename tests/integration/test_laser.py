@@ -85,7 +85,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
 
 def test_a_guard_does_no_harm_by_its_own_test_on_a_real_model(base, tmp_path):
     (tmp_path / "base").symlink_to(base.path)
-    text = Path(__file__).parents[2] / "demo/text"
+    text = Path(__file__).parents[2] / "config/miniature/text"
     for kind in ("python", "prose", "general"):
         (tmp_path / f"{kind}.jsonl").write_bytes((text / kind / "validation.jsonl").read_bytes())
     entry = {

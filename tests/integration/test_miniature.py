@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from herdbook import humanize
+from support import llama_cpp
 from support.loaded import loads_whole
 from support.project import REPOSITORY
 
@@ -32,6 +33,32 @@ def test_it_loads_and_knows_the_capital_of_france():
     text = tokenizer.decode(model.generate(**tokens, max_new_tokens=8, do_sample=False)[0])
     print(text)
     assert "Paris" in text
+
+
+@pytest.mark.parametrize(("method", "most"), [("Q8_0", 0.02), ("Q4_K_M", 0.1)])
+def test_llama_cpp_runs_the_quantized_files(monkeypatch, method, most):
+    """It cuts text into the same tokens, and predicts the same but for rounding; of the base, the divergence is 0.13."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from herdbook.steps.evaluate.llama_runtime import Runtime
+
+    llama_cpp.provide(monkeypatch)
+    text = "The capital of France is Paris, and that of Italy is Rome.\n\n    def f(x):\n\treturn 1234 + x  # né à Zürich"
+    tokens = AutoTokenizer.from_pretrained(RELEASE)(text)["input_ids"]
+    model = AutoModelForCausalLM.from_pretrained(RELEASE, dtype=torch.float32)
+    (path,) = RELEASE.glob(f"*{method}.gguf")
+    runtime = Runtime(path, len(tokens), 2)
+    try:
+        assert runtime.tokens(text, begin=True) == tokens
+        computed = torch.from_numpy(runtime.logits(tokens)).log_softmax(-1)
+    finally:
+        runtime.close()
+    with torch.no_grad():
+        whole = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    divergence = (whole.exp() * (whole - computed)).sum(-1).mean().item()
+    print(divergence)
+    assert divergence < most
 
 
 def test_parameters_are_those_of_the_loaded_model():

@@ -1,7 +1,6 @@
 """Each family that becomes GGUF, read by llama.cpp's runtime: its logits are those of transformers, or of plain formulas."""
 
 import ctypes
-import importlib.metadata
 import json
 
 import pytest
@@ -11,7 +10,7 @@ from herdbook.quantization.methods import METHODS
 from herdbook.steps.evaluate.llama_runtime import VERSION
 from herdbook.steps.quantize.convert import convert_folder
 from herdbook.tools.converter import CONVERTER
-from support import buttercup
+from support import buttercup, llama_cpp
 from support.gguf_families import LLAMA3, LONG, RUNS, TOKENS, computed, distance, families, logits, write_file
 from support.quantized import quantize_folder
 
@@ -20,17 +19,19 @@ NEAR_GELU = 2e-3  # which llama.cpp looks up in a table of float16
 OTHER = 1e-2  # by which a file that computes something else differs, at least
 
 
-@pytest.fixture(autouse=True)
-def installed():
-    try:
-        version = importlib.metadata.version("llama-cpp-python")
-    except importlib.metadata.PackageNotFoundError:
-        version = None
-    if version != VERSION:
+@pytest.fixture
+def runs(monkeypatch):
+    llama_cpp.provide(monkeypatch)
+
+
+@pytest.fixture
+def quantizes():
+    if not llama_cpp.is_installed():
         pytest.skip(f"needs pip install llama-cpp-python=={VERSION}")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize(("name", "length", "changes"), RUNS)
 def test_logits_are_those_of_the_model(tmp_path, name, length, changes):
     folder, path = write_file(tmp_path, name, **changes)
@@ -39,6 +40,7 @@ def test_logits_are_those_of_the_model(tmp_path, name, length, changes):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -56,6 +58,7 @@ def test_other_models_have_other_logits(tmp_path, name, change):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize("name", LONG)
 def test_the_context_chooses_the_factors_of_longrope(tmp_path, name):
     """What the plan warns of: of a short text in a long context, llama.cpp computes with the long factors."""
@@ -80,6 +83,7 @@ def quantize(full, output, method):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quantizes")
 @pytest.mark.parametrize("name", ["deepseek", "deepseek-shared", "stablelm-normed", "command-r", "olmo2"])
 def test_types_are_those_of_the_quantizer(tmp_path, name):
     folder, full = write_file(tmp_path, name, "BF16")
@@ -90,6 +94,7 @@ def test_types_are_those_of_the_quantizer(tmp_path, name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quantizes")
 @pytest.mark.parametrize("name", ["phi3-long", "phi4-mini", "gemma3-scaled", "granite", "smollm3"])
 def test_whole_files_are_those_of_the_converter_and_the_quantizer(tmp_path, monkeypatch, name):
     try:

@@ -228,12 +228,13 @@ def copy_recipe(root, documents=None):
     """
     (root / "config").mkdir(parents=True, exist_ok=True)
     shutil.copytree(REPOSITORY / "config/tasks", root / "config/tasks", dirs_exist_ok=True)
-    if not (root / "demo").exists():
-        (root / "demo").symlink_to(REPOSITORY / "demo")
+    beside = root / "config/miniature"
+    if not beside.exists():
+        beside.symlink_to(REPOSITORY / "config/miniature")
     if documents:
-        (root / "demo").unlink()
-        shutil.copytree(REPOSITORY / "demo/text", root / "demo/text")
-        for path in (root / "demo/text").glob("*/test.jsonl"):
+        beside.unlink()
+        shutil.copytree(REPOSITORY / "config/miniature/text", beside / "text")
+        for path in beside.glob("text/*/test.jsonl"):
             lines = path.read_text(encoding="utf-8").splitlines()[:documents]
             short = [{**document, "text": document["text"][:400]} for document in map(json.loads, lines)]
             path.write_text("".join(f"{json.dumps(one)}\n" for one in short), encoding="utf-8")

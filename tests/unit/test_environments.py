@@ -228,14 +228,14 @@ def test_the_device_chooses_the_environment(device, kind, monkeypatch):
             storage_settings=StorageSettings(),
         )
         chosen = {rule.name: rule.conda_env for rule in workflow._workflow.rules}
-    assert {chosen.pop(target) for target in ("all", "models", "evaluations", "quantized")} == {None}
+    assert {chosen.pop(target) for target in ("all", "models", "evaluate", "quantize")} == {None}
     steps = dict.fromkeys(chosen, "build") | {
-        "evaluate": "evaluate",
+        "evaluate_one": "evaluate",
         "convert": "quantize",
         "imatrix": "quantize",
         "loss": "quantize",
         "reference": "quantize",
-        "quantize": "quantize",
+        "quantize_one": "quantize",
     }
     assert chosen == {name: f"../envs/{step}{kind}.yaml" for name, step in steps.items()}
     assert all((ROOT / "rules" / path).is_file() for path in chosen.values())
@@ -345,6 +345,9 @@ def test_the_catalog_of_workflows_lists_the_deployments_that_there_are():
     content = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
     found = {word for word in ("conda", "container") if re.search(rf"^ +{word}:$", text, re.MULTILINE)}
+    # without these two, it lists the workflow only among those that it does not tell how to use
+    assert (ROOT / "workflow/Snakefile").is_file()
+    assert (ROOT / "config/README.md").is_file()
     stack = content["usage"]["software-stack-deployment"]
     assert stack == {"conda": "conda" in found, "apptainer": "container" in found, "apptainer+conda": False}
     assert content["usage"]["report"] == ("report(" in text)

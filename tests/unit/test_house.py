@@ -95,11 +95,10 @@ def test_no_module_is_a_drawer():
 
 
 def test_the_controller_loads_no_torch():
-    common = ast.parse((ROOT / "rules/common.smk").read_text(encoding="utf-8").partition("\nenvvars:")[0])
-    imports = [ast.unparse(node) for node in common.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    rules = (path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
     script = "\n".join(
         [
-            *(line for line in imports if "herdbook" in line),
+            *(line for text in rules for line in text.splitlines() if line.startswith("from herdbook")),
             "import sys, herdbook.cli.main, pathlib",
             "import herdbook.plan",
             "herdbook.plan.load(pathlib.Path('config/miniature.yaml'))",

@@ -64,6 +64,24 @@ def gc(*arguments):
     return main(["gc", "--recipe", "recipes/one.yaml", *arguments])
 
 
+def test_results_of_modules_are_named_and_not_taken_unasked(repository, capsys):
+    """Their prefixes are in the workflow's Snakefile, and the recipes of a module may be anywhere."""
+    (repository / "small").mkdir()
+    (repository / "results").rename(repository / "small/results")
+    for prefix in ("small", "deep/in"):
+        (repository / prefix / "results/spent").mkdir(parents=True)
+    (repository / "other/results").mkdir(parents=True)  # of another program
+    before = files(repository)
+    assert gc("--delete", "--yes") == 2
+    assert files(repository) == before
+    told = capsys.readouterr().err
+    assert "results: no such folder" in told
+    assert "--results deep/in/results, --results small/results" in told
+    assert "other" not in told
+    assert gc("--results", "small/results", "--delete", "--yes") == 0
+    assert before - files(repository)
+
+
 def test_only_earlier_keys_are_listed_and_only_a_request_removes_them(repository, capsys):
     results = repository / "results"
     mine = results / "shards/mine.txt"

@@ -78,6 +78,14 @@ def test_counts_leave_out_the_target(build):
     assert build.end(9, 111.0) is None
 
 
+def test_a_target_is_not_one_of_the_jobs_that_it_names():
+    build = Build(100.0)
+    build.schedule(
+        {"evaluate": 1, "evaluate_one": 2, "models": 1, "assemble_base": 1, "assemble_mix": 1, "total": 6}
+    )
+    assert build.scheduled == {"evaluate": 2, "assemble": 2}
+
+
 def test_bytes_are_those_of_the_plan(build):
     assert build.expected_bytes == 110 * MB
     assert build.written_bytes == 40 * MB
@@ -427,6 +435,26 @@ def test_a_signed_release_whose_recipe_names_no_signer_ends_with_how_the_card_sa
     assert f"by key {hashlib.sha256(b'pem').hexdigest()};" in line
     assert "release.signer" in line
     assert not signed(names_signer=True)
+
+
+def test_a_build_without_a_release_says_where_its_results_are(tmp_path):
+    build = Build(100.0)
+    for number, (rule, name) in enumerate(
+        [
+            ("laser", "shards/a"),
+            ("quantize", "files/a"),
+            ("quantize", "files/b"),
+            ("card", "Tiny/card/README.md"),
+        ]
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        begin(build, number, rule, 100.0, path)
+        build.end(number, 101.0)
+    begin(build, 9, "evaluate", 100.0, tmp_path / "marks/evaluate/x")  # made on another machine
+    build.end(9, 101.0)
+    assert words.partial(build) == [f"quantized files: {tmp_path}/files", f"card: {tmp_path}/Tiny/card"]
 
 
 # -- the handler -------------------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ case "$1" in --version) echo "apptainer version 1.3.6"; exit ;; esac
 while [ "$1" != exec ]; do shift; done
 shift
 while :; do case "$1" in --home | --bind | --pwd) shift 2 ;; -*) shift ;; *) break ;; esac; done
-echo "$@" | tr '\\n' ' ' >>{log}
-echo >>{log}
+line=$(echo "$@" | tr '\\n' ' ')
+printf '%s\\n' "$line" >>{log} # written at once, since several jobs write to it
 shift
 exec "$@"
 """

@@ -136,10 +136,22 @@ def test_settings_that_are_edited_during_a_build_are_those_of_the_next(project):
     assert "config/config.yaml: line 2: cach: unknown setting" in failure(project)
 
 
-@pytest.mark.parametrize(("target", "section"), [("quantized", "quantize"), ("evaluations", "evaluate")])
-def test_a_target_that_the_recipe_does_not_have_is_refused(project, target, section):
+@pytest.mark.parametrize("target", ["quantize", "evaluate"])
+def test_a_target_that_the_recipe_does_not_have_is_refused(project, target):
     said = failure(project, target, "-n")
-    assert f"nothing to make: config/tiny.yaml has no `{section}`" in said
+    assert f"nothing to make: config/tiny.yaml has no `{target}`" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("set-threads", ("--set-threads", "evaluate=2", "-n")),
+        ("set-resources", ("--set-resources", "evaluate:mem_mb=2", "-n")),
+        ("omit-from", ("--omit-from", "evaluate")),
+    ],
+)
+def test_options_about_rules_that_name_a_target_are_refused(project, option, words):
+    assert f"{option}: evaluate is a target; the rule of its jobs is evaluate_one" in failure(project, *words)
 
 
 @pytest.mark.parametrize("name", ["a{key}.yaml", "a{.yaml"])

@@ -90,9 +90,9 @@ def test_what_is_equal_is_made_once(built):
     results = sorted(
         (rule, Path(path).name.rpartition("-")[0])
         for rule, path in built.made
-        if rule in {"evaluate", "search"}
+        if rule in {"evaluate_one", "search"}
     )
-    assert results == [("evaluate", "base"), ("evaluate", "cut-again"), ("search", "searched")]
+    assert results == [("evaluate_one", "base"), ("evaluate_one", "cut-again"), ("search", "searched")]
     assert json.loads((built.results / "Tiny/verification.json").read_text())["outcome"] == "passed"
     assert built.run() == set()
 

@@ -31,15 +31,15 @@ def started(project, folder):
 
 
 def seen(process):
-    """Return the descendants of a process that are forked jobs, and those that are servers."""
+    """Return the forked jobs below a process, and the servers: a job has its server's command line, and no name of its own yet
+    when it has just been forked."""
     jobs, servers = [], []
     for one in psutil.Process(process.pid).children(recursive=True):
         try:
-            line, name = one.cmdline(), one.name()
+            if "herdbook.cli.forked" in one.cmdline():
+                (jobs if "herdbook.cli.forked" in one.parent().cmdline() else servers).append(one)
         except psutil.Error:
             continue
-        if "herdbook.cli.forked" in line:
-            (jobs if name.startswith("job ") else servers).append(one)
     return jobs, servers
 
 

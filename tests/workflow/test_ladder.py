@@ -37,7 +37,9 @@ def waits(project, *arguments):
     """Return for each quantized file that a run would make the other ones that it waits for."""
     done = project.snakemake("--dry-run", "-p", *arguments)
     found = {}
-    for inputs, output in re.findall(r"rule quantize:\n +input: (.*)\n +output: (\S+)\.gguf", done.stdout):
+    for inputs, output in re.findall(
+        r"rule quantize_one:\n +input: (.*)\n +output: (\S+)\.gguf", done.stdout
+    ):
         files = re.findall(r"Tiny\.(\w+)-\w+\.gguf", inputs)
         found[re.search(r"Tiny\.(\w+)-", output)[1]] = sorted(files)
     return found
@@ -52,7 +54,7 @@ def path(project, method):
 @pytest.mark.slow
 def test_mixtures_wait_for_the_files_of_nearly_one_type_in_a_build_of_all(project):
     everything = {"Q4_K_M": ["Q4_K_S", "Q6_K"], "Q4_K_S": [], "Q6_K": [], "Q8_0": []}
-    for target in ([], ["quantized"]):
+    for target in ([], ["quantize"]):
         assert waits(project, *target) == everything, target
 
 
@@ -71,7 +73,7 @@ def test_where_snakemake_compares_inputs_they_do_not_depend_on_what_is_asked_for
 
 @pytest.mark.slow
 def test_a_finished_build_stays_finished_whichever_files_are_newer(project):
-    project.run("quantized")
+    project.run("quantize")
     made = path(project, "Q4_K_M")
     before = made.read_bytes()
     logs = {log.name: log.read_text() for log in (project.root / "logs/quantize").iterdir()}
@@ -79,10 +81,12 @@ def test_a_finished_build_stays_finished_whichever_files_are_newer(project):
     assert re.search(r"\d+ of \d+ tensors are copied from Tiny\.Q4_K_S-\w+\.gguf, Tiny\.Q6_K-\w+\.gguf", log)
     # files that others were copied from are newer, or are gone
     path(project, "Q4_K_S").touch()
-    for target in ("quantized", "card"):
-        assert "quantize" not in {step for step, _ in steps_of(project.snakemake("--dry-run", target).stdout)}
+    for target in ("quantize", "card"):
+        assert "quantize_one" not in {
+            step for step, _ in steps_of(project.snakemake("--dry-run", target).stdout)
+        }
     path(project, "Q6_K").unlink()
-    assert waits(project, "quantized") == {"Q6_K": []}
+    assert waits(project, "quantize") == {"Q6_K": []}
     made.unlink()
     project.run(str(made.relative_to(project.root)))
     assert made.read_bytes() == before

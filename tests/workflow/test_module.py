@@ -2,15 +2,19 @@
 
 import json
 import re
+import shutil
+from collections import Counter
 
 import pytest
 
 from herdbook import lock as locks
 from herdbook import plan as plans
 from herdbook import recipe as recipes
+from herdbook.plan.jobs import all_jobs
+from herdbook.tools import exclusive
 from herdbook.tuning import build
 from support import tiny, tuned
-from support.project import REPOSITORY, Project, steps_of
+from support.project import REPOSITORY, WORKFLOW, Project, steps_of
 
 MODELS = {
     "base": {"folder": "base"},
@@ -29,10 +33,27 @@ REST = """
 rule all:
     default_target: True
     input: rules.one_all.input, rules.two_all.input
-
+"""
+OWN_START = """
 onstart:
     one.onstart()
     two.onstart()
+"""
+# As snakedeploy 0.17.1 writes it, but for the place of the workflow: a repository on GitHub or GitLab, at a tag.
+DEPLOYED = """
+from snakemake.utils import min_version
+
+min_version("6.10.0")
+
+configfile: "config/config.yaml"
+
+module herdbook:
+    snakefile:
+        {snakefile!r}
+    config:
+        config
+
+use rule * from herdbook
 """
 
 
@@ -56,14 +77,14 @@ def project(tmp_path):
     return project
 
 
-def modules(project, *configs, handed=""):
-    """Write the workflow, with the configuration of each module; ``handed`` is what goes before it."""
+def modules(project, *configs, handed="", before="", after=""):
+    """Write the workflow, with the configuration of each module, which ``handed`` precedes, and what precedes and follows the modules."""
     snakefile = str(REPOSITORY / "Snakefile")
     texts = [
         MODULE.format(name=name, snakefile=snakefile, config=f"{{{handed}{str(config)[1:]}")
         for name, config in zip(("one", "two"), configs, strict=True)
     ]
-    (project.root / "Snakefile").write_text("".join(texts) + REST)
+    (project.root / "Snakefile").write_text(before + "".join(texts) + REST + after)
 
 
 @pytest.mark.slow
@@ -78,7 +99,48 @@ def test_twice_in_one_workflow_each_makes_its_own(project):
         assert made == {str(path.relative_to(project.root)) for path in shards}
         assert list((project.root / name / "logs/fetch").iterdir())
         assert (project.root / name / "results/.running").exists()  # it was held
+    said = project.herdbook("gc").stderr
+    assert "name one of them: --results one/results, --results two/results" in said
     assert not project.results.exists()
+
+
+@pytest.mark.parametrize(
+    "own", [{}, {"before": OWN_START}, {"after": OWN_START}], ids=["none", "before", "after"]
+)
+def test_a_build_holds_the_results_of_all_modules(project, monkeypatch, own):
+    """Of the first, and is refused those of the second, which another process has; the workflow may have an ``onstart``, or none."""
+    modules(project, *({"recipe": f"config/{name}/tiny.yaml"} for name in ("one", "two")), **own)
+    monkeypatch.setattr(exclusive, "_held", {})  # let go of at the end
+    exclusive.hold(project.root / "two/results/.running", "removing results")
+    done = project.snakemake("--workflow-profile", "none", check=False)
+    assert "is removing results in this folder (two/results/.running is locked)" in done.stdout + done.stderr
+    assert done.returncode != 0
+    holder = json.loads((project.root / "one/results/.running").read_text(encoding="utf-8"))
+    assert holder["work"] == "building config/one/tiny.yaml"
+    assert not (project.root / "one/results/shards").exists()
+
+
+def test_what_snakedeploy_deploys_plans_the_whole_miniature(tmp_path):
+    """Of the repository it copies ``config`` and ``profiles``; all that the recipe names lies there."""
+    project = Project(tmp_path)
+    for name in WORKFLOW:
+        (tmp_path / name).unlink()
+    for name in ("config", "profiles"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, dirs_exist_ok=True)
+    for path in (tmp_path / "config").rglob("*.yaml"):
+        for outside in re.findall(r"\.\./[\w./-]*\w", path.read_text(encoding="utf-8")):
+            place = (path.parent / outside).resolve()
+            assert place.is_relative_to(tmp_path / "config"), f"{path}: {outside}"
+            assert place.exists(), f"{path}: {outside}"
+    (tmp_path / "workflow").mkdir()
+    snakefile = DEPLOYED.format(snakefile=str(REPOSITORY / "workflow/Snakefile"))
+    (tmp_path / "workflow/Snakefile").write_text(snakefile, encoding="utf-8")
+    # The plan of the repository's own recipe, for a folder without results.
+    plan = plans.load(REPOSITORY / "config/miniature.yaml", tmp_path / "results")
+    jobs = [job for job in all_jobs(plan, None) if job.rule != "publish"]
+    planned = steps_of(project.snakemake("--dry-run").stdout)
+    assert {output for _, output in planned} == {str(job.outputs[0].relative_to(tmp_path)) for job in jobs}
+    assert Counter(rule.partition("_")[0] for rule, _ in planned) == Counter(job.rule for job in jobs)
 
 
 def test_what_is_wrong_with_the_config_of_a_module_is_named(project):
@@ -193,7 +255,7 @@ def test_a_search_of_a_module_is_made_below_its_prefix(project):
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(path.exists() for path in lost)
     ran = {rule for rule, _ in steps_of(project.logged())}
-    assert ran - {"one_files_a"} == {"one_fetch", "one_merge", "one_assemble_sum-trial-2", "one_evaluate"}
+    assert ran - {"one_files_a"} == {"one_fetch", "one_merge", "one_assemble_sum-trial-2", "one_evaluate_one"}
     found = locks.load(locks.path_for(recipe)).tuned["sum"].result
     measured = json.loads(lost[0].read_text(encoding="utf-8"))["tasks"]["validation"]["metrics"]
     assert found.trials[2].score == measured["bits_per_byte"]["value"]
@@ -216,15 +278,16 @@ def test_targets_and_another_directory(tmp_path):
     elsewhere = Project(tmp_path / "there")
     done = elsewhere.snakemake(
         *("--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(project.root), "--dry-run"),
-        *("--quiet", "reason", "--", "models", "evaluations", "quantized"),
+        *("--quiet", "reason", "--", "models", "evaluate", "quantize"),
     )
     counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
     assert {
-        rule: counts.get(rule) for rule in ("assemble_base", "evaluate", "quantize", "card", "release")
+        rule: counts.get(rule)
+        for rule in ("assemble_base", "evaluate_one", "quantize_one", "card", "release")
     } == {
         "assemble_base": "1",
-        "evaluate": "2",
-        "quantize": "1",
+        "evaluate_one": "2",
+        "quantize_one": "1",
         "card": None,
         "release": None,
     }

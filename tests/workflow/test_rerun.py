@@ -27,8 +27,14 @@ def project(built, tmp_path):
     return built.copy(tmp_path / "copy")
 
 
+def logs_of_releases(project):
+    """Return the names of the logs of each rule that has one job for a release."""
+    return {rule: {log.name for log in (project.root / "logs" / rule).iterdir()} for rule in AFTER_SHARDS}
+
+
 def test_first_build_makes_everything_and_then_nothing_is_to_be_done(built):
     assert json.loads((built.results / "Tiny" / "verification.json").read_text())["outcome"] == "passed"
+    assert logs_of_releases(built) == {rule: {"Tiny.log"} for rule in AFTER_SHARDS}
     assert built.run() == set()
     # nor where times are compared, as they are for large files: hard links in the release share theirs with shards
     assert "Nothing to be done" in built.snakemake("-n", "--max-checksum-file-size", "0").stdout
@@ -165,6 +171,7 @@ def test_another_recipe_shares_what_it_has_in_common(project):
     tiny.lock(second)
     made = project.run("--config", f"recipe={second.relative_to(project.root)}")
     assert shards_made(made) == {"mix.routers"}
+    assert logs_of_releases(project) == {rule: {"Tiny.log", "Second.log"} for rule in AFTER_SHARDS}
     assert project.run() == set()
 
 

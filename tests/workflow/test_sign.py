@@ -55,7 +55,7 @@ def test_signing_is_a_setting_and_done_once(tmp_path, monkeypatch):
         assert run(project, tmp_path / "own") == set()
         assert run(project, "") == SIGNS
         assert not (project.results / "Tiny/release/model.sig").exists()
-    log = (project.root / "logs/attest/attest.log").read_text()
+    log = (project.root / "logs/attest/Tiny.log").read_text()
     assert "not signed" in log
 
 
@@ -68,8 +68,7 @@ def test_a_build_without_the_key_that_its_recipe_names_ends_and_no_copy_of_it_pa
     tiny.lock(project.recipe)
     assert run(project, "") >= SIGNS
     assert (
-        "passes `herdbook verify` only with --unsigned"
-        in (project.root / "logs/attest/attest.log").read_text()
+        "passes `herdbook verify` only with --unsigned" in (project.root / "logs/attest/Tiny.log").read_text()
     )
     (noted,) = [one for one in verification(project) if one["check"] == "unsigned"]
     assert "accepted, since --unsigned is given" in noted["detail"]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from herdbook import humanize
+from herdbook import humanize, settings
 from herdbook.cli import completion, options, repository
 from herdbook.cli.size import Age
 from herdbook.errors import HerdbookError, RecipeError
-from herdbook.layout import RECIPE_SUFFIXES
+from herdbook.layout import RECIPE_SUFFIXES, SPENT
 from herdbook.visible import say
 
 if TYPE_CHECKING:
@@ -72,6 +72,11 @@ def command(
 
     if yes and not delete:
         raise click.UsageError("--yes answers the question of --delete: pass both")
+    if not results.exists() and (others := _of_modules()):
+        raise click.UsageError(
+            f"{results}: no such folder. Modules of a workflow have their results below their prefixes; name one of them: "
+            + ", ".join(f"--results {other}" for other in others)
+        )
     if delete:
         _hold(results)
     plans = list(_plans(_recipes(recipe, keep), results))
@@ -112,6 +117,12 @@ def command(
     for one in found:
         remove(one)
     say(f"removed, {humanize.size(freed)} freed")
+
+
+def _of_modules() -> list[Path]:
+    """Return the results folders of modules, found by what their jobs took. They are not taken unasked: their recipes may be anywhere."""
+    made = f"{settings.RESULTS.default}/{SPENT}"
+    return sorted(path.parent for prefix in ("*", "*/*") for path in Path().glob(f"{prefix}/{made}"))
 
 
 def _hold(results: Path) -> None:

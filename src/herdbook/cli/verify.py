@@ -89,8 +89,9 @@ NO_RELEASE = "it is not a release: nothing was verified"
     "--inputs",
     type=options.EXISTING_FILE,
     metavar="RECIPE",
-    help="The recipe in a copy of its author's folder, for inputs that a release does not contain (texts, local "
-    "models) when parts are rebuilt. Code in its evaluation tasks is run: only for authors that you trust.",
+    help="The recipe in a copy of its author's folder, for inputs that a release does not contain: models in local folders "
+    "(from the level upstream on), and texts when parts are rebuilt, which runs the code in its evaluation tasks: only for authors that "
+    "you trust.",
 )
 @click.option(
     "--work",

@@ -19,10 +19,12 @@ from herdbook.sources.select import side_files
 from herdbook.weights.checkpoint import read_header, read_span
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pydantic import JsonValue
 
+    from herdbook.lock.file import LockedFile
     from herdbook.recipe import Folder
 
 
@@ -70,6 +72,7 @@ def pin_files(
     declared_license: str | None,
     license_texts: tuple[LockedText, ...] | None = None,
     revision: str | None = None,
+    pin: Callable[[Path, str], LockedFile] = pin_file,
 ) -> LockedSource:
     """Pin a model's files in a folder.
 
@@ -82,6 +85,7 @@ def pin_files(
         declared_license: Its license, if the recipe or the source states one.
         license_texts: Its license texts; those among the files if not given.
         revision: Its revision; a digest of the pinned files if not given.
+        pin: Returns the pin of a file, from its path and its name.
 
     Raises:
         SourceError: If the files do not describe one whole model in a form that is supported.
@@ -96,7 +100,7 @@ def pin_files(
     refuse_pointers(folder, [*weights, *members], what)
     config = read_config(small(CONFIG), what)
     check_config(config, what)
-    files = tuple(pin_file(folder / name, name) for name in [*weights, *members])
+    files = tuple(pin(folder / name, name) for name in [*weights, *members])
     held = {name: read_header(folder / name) for name in weights}
     tensors = [
         LockedTensor(name=span.name, dtype=span.dtype, shape=span.shape, file=name)

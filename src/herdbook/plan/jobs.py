@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 ASSEMBLE = "assemble"
 FILES = "files"
 OF_A_MODEL = (ASSEMBLE, FILES)
+# Steps whose names are targets, for all of their jobs; the rules of these jobs are `evaluate_one` and `quantize_one`.
+TARGETS = ("evaluate", "quantize")
 DATA = "data"  # a single job, with as many files as the data sets have
 RESTORE = "restore"  # takes single files from the cache; not a job of the plan
 

@@ -98,6 +98,10 @@ def unread(check: Check, error: MissingError, release: Release) -> Finding:
 class Release:
     """A release.
 
+    Attributes:
+        sources: The models that were opened on the Hub, by URI.
+        copied: Those that were opened in folders of the verifier's copy of the author's folder, by path.
+
     Args:
         subject: The files.
 
@@ -111,6 +115,7 @@ class Release:
         if SUMS not in subject.files:
             raise without_sums(subject)
         self.sources: dict[str, Subject] = {}
+        self.copied: dict[Path, FolderSubject] = {}
         self._before = TRAFFIC.received_bytes
         with damaged(SUMS):
             self.sums = parse_sums(subject.read(SUMS, limits.SUMS_BYTES).decode(), SUMS)
@@ -139,7 +144,7 @@ class Release:
     @property
     def read_bytes(self) -> int:
         """Bytes read so far from the release and its sources, from disk and from the Hub."""
-        subjects = (self.subject, *self.sources.values())
+        subjects = (self.subject, *self.sources.values(), *self.copied.values())
         read = sum(subject.read_bytes for subject in subjects if isinstance(subject, FolderSubject))
         return read + TRAFFIC.received_bytes - self._before
 

@@ -201,13 +201,13 @@ class FolderSubject(Reading):
         self.name = str(folder)
         self.uri = ""
         self.files = {}
-        self._stamps: dict[str, plain.Stamp] = {}
+        self.stamps: dict[str, plain.Stamp] = {}
         for name, about in plain.walk(folder):
             if what := plain.kind(about):
                 self.odd[name] = plain.refusal(what)
             else:
                 self.files[name] = FileEntry(about.st_size)
-                self._stamps[name] = plain.Stamp.of(about)
+                self.stamps[name] = plain.Stamp.of(about)
 
     @contextmanager
     def open(self, name: str) -> Iterator[BufferedReader]:
@@ -220,7 +220,7 @@ class FolderSubject(Reading):
         """
         self.entry(name)
         try:
-            file = plain.open_file(self.folder, name)
+            file = self.open_plain(name)
         except FileNotFoundError:
             raise MissingError(name) from None
         with file:
@@ -228,8 +228,12 @@ class FolderSubject(Reading):
             yield file
             self._require_same(name, file)
 
+    def open_plain(self, name: str) -> BufferedReader:
+        """Open a file that is known to exist, whether or not it has changed. Raises as ``plain.open_file``."""
+        return plain.open_file(self.folder, name)
+
     def _require_same(self, name: str, file: BufferedReader) -> None:
-        if plain.Stamp.of(os.fstat(file.fileno())) != self._stamps[name]:
+        if plain.Stamp.of(os.fstat(file.fileno())) != self.stamps[name]:
             raise UnverifiedError(
                 f"{name}: has changed since {self.name} was opened. Run the command again while nothing writes to it."
             )
@@ -312,7 +316,9 @@ def open_source(uri: str) -> Subject:
         SourceError: If it cannot be read.
     """
     if uri.startswith("folder:"):
-        raise UnverifiedError(f"{uri}: is a local folder of the author, so others cannot read it")
+        raise UnverifiedError(
+            f"{uri}: is a local folder of the author; pass the recipe in a copy of the author's folder with --inputs"
+        )
     if not uri.startswith(purl.PREFIX):
         raise UnverifiedError(f"{uri}: is not on the Hub, so others cannot read it by ranges")
     source = purl.parse(uri)

@@ -18,13 +18,16 @@ from herdbook.plan.edition import Edition
 from herdbook.progress import track
 from herdbook.release.finding import Check, Outcome
 from herdbook.verify.ahead import in_order
+from herdbook.verify.copied import open_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-    from herdbook.provenance.lineage import LineageSlice
+    from herdbook.provenance.lineage import Equals, LineageSlice
     from herdbook.release.finding import Finding, Options
     from herdbook.release.reader import Release
+    from herdbook.release.subject import Subject
 
 LEVEL = "equality"
 EQUAL = Check(LEVEL, "equal")
@@ -57,7 +60,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         return
     lineage = release.lineage()
     slices = [slice_ for slice_ in lineage if slice_.equals]
-    slices, unreachable = _reachable(release, slices)
+    slices, unreachable = _reachable(release, slices, options.inputs)
     yield from unreachable
     sizes = [slice_.end - slice_.begin for slice_ in slices]
     blocks = list(
@@ -69,7 +72,9 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
     )
     compared: Counter[int] = Counter()
     with track("equality", len(blocks)) as advance:
-        for block, take in in_order(lambda block: _compare(release, slices[block.slice], block), blocks):
+        for block, take in in_order(
+            lambda block: _compare(release, slices[block.slice], block, options.inputs), blocks
+        ):
             slice_ = slices[block.slice]
             try:
                 ours, problem = take()
@@ -187,30 +192,37 @@ def detection_probability(touched: int, count: int, share: float) -> str:
     )
 
 
-def _reachable(release: Release, slices: list[LineageSlice]) -> tuple[list[LineageSlice], list[Finding]]:
+def _reachable(
+    release: Release, slices: list[LineageSlice], inputs: Path | None
+) -> tuple[list[LineageSlice], list[Finding]]:
     """Return the slices whose source can be read by ranges, and a finding for each source that cannot."""
-    unreachable: dict[str, Finding] = {}
+    unreachable: dict[tuple[str, str], Finding] = {}
     reachable = []
-    sizes: Counter[str] = Counter()
     for slice_ in slices:
         assert slice_.equals  # noqa: S101 - only such slices are passed
-        uri = slice_.equals.uri
-        if uri not in unreachable:
+        source = slice_.equals.source, slice_.equals.uri  # folders of one name have one URI
+        if source not in unreachable:
             try:
-                release.source(uri)
+                _open(release, slice_.equals, inputs)
             except (HerdbookError, OSError) as error:
-                unreachable[uri] = EQUAL.error(slice_.equals.source, error, source=uri)
+                unreachable[source] = EQUAL.error(source[0], error, source=source[1])
             else:
                 reachable.append(slice_)
-        sizes[uri] += slice_.end - slice_.begin
     return reachable, list(unreachable.values())
 
 
-def _compare(release: Release, slice_: LineageSlice, block: Block) -> tuple[bytes, Finding | None]:
+def _open(release: Release, equals: Equals, inputs: Path | None) -> Subject:
+    """Open the source of a tensor. Raises as ``open_model``."""
+    return open_model(release, release.recipe.models.get(equals.source), equals.uri, inputs)
+
+
+def _compare(
+    release: Release, slice_: LineageSlice, block: Block, inputs: Path | None
+) -> tuple[bytes, Finding | None]:
     """Return a block's bytes, and a finding if they are wrong."""
     assert slice_.equals  # noqa: S101 - only such slices are compared
     ours = release.subject.read_range(slice_.file, slice_.begin + block.start, slice_.begin + block.stop)
-    source = release.source(slice_.equals.uri)
+    source = _open(release, slice_.equals, inputs)
     span = source.header(slice_.equals.file).get(slice_.equals.tensor)
     if span is None:
         raise VerificationError(f"{source.name}: {slice_.equals.file} has no tensor {slice_.equals.tensor}")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 ASSERTED = "asserted"
 # What many facts are derived from, and who asserts others.
+FOLDERS = "the author's folders (`--inputs`)"
 TEXTS = "the author's texts (`rebuild --inputs`)"
 RERUN = "the steps, rerun (a sample)"
 BUILDER = "the builder"

@@ -1,11 +1,13 @@
 """The level `upstream`: the sources still exist, and the lock records nothing of them that they do not state themselves.
 
 A source on the Hub is pinned a second time, at its locked commit, by the code that wrote the lock: from the Hub's description,
-the headers of the weights, and small files that are compared with their digests. No weights are read.
+the headers of the weights, and small files that are compared with their digests. No weights are read. One in a local folder is
+pinned a second time from the verifier's copy, if there is one: its files are read as a whole.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,19 +17,22 @@ from herdbook import hub
 from herdbook.errors import GoneError, HerdbookError
 from herdbook.layout import LOCK, RECIPE
 from herdbook.lock import LockedHubFile, LockedSource
-from herdbook.lock.adapter import pin_hub_adapter
+from herdbook.lock.adapter import pin_adapter, pin_hub_adapter
 from herdbook.lock.data_set import pin_data_set, readings
+from herdbook.lock.file import pin_file
+from herdbook.lock.folder import pin_files
 from herdbook.lock.pin import compare_tokens, make_vocabularies
 from herdbook.lock.repository import pin_hub
 from herdbook.plan.material import adapter_uri
-from herdbook.recipe import Adapter, Hub, HubFile
-from herdbook.release.finding import Check
+from herdbook.recipe import Adapter, Folder, Hub, HubFile
+from herdbook.release.finding import Check, Outcome
 from herdbook.release.hub_subject import HubSubject
 from herdbook.release.reader import caught, damaged
 from herdbook.sources import purl
 from herdbook.sources.data_set import CONVERTED
 from herdbook.verify import named, tasks
 from herdbook.verify.ahead import in_order
+from herdbook.verify.copied import CopiedFolder, open_model
 from herdbook.verify.differences import difference
 from herdbook.verify.history import MERGED, check_history
 
@@ -53,7 +58,7 @@ NOT_IN_A_COMMIT = frozenset({"asked", "gated", "uri", "hub_commit"})
 
 
 class Source(NamedTuple):
-    """What is known of a source on the Hub.
+    """What is known of a source.
 
     Args:
         findings: The findings about it.
@@ -65,15 +70,16 @@ class Source(NamedTuple):
 
 
 def check(release: Release, options: Options) -> Iterator[Finding]:
-    """Check each source, adapter and single file on the Hub; report others as unverified."""
-    del options
+    """Check each source, adapter and single file that can be read; report others as unverified."""
+    inputs = options.inputs
     pinned: dict[str, LockedSource] = {}
-    for name, take in in_order(lambda name: _source(release, name), release.lock.sources):
+    for name, take in in_order(lambda name: _source(release, name, inputs), release.lock.sources):
         source = take()
         yield from source.findings
         if source.pinned:
             pinned[name] = source.pinned
-    yield from caught(_token_differences(release, pinned), AGREES, release)
+    beside = (inputs or Path(RECIPE)).parent
+    yield from caught(_token_differences(release, pinned, beside), AGREES, release)
     yield from caught(tasks.check(release), tasks.TASKS, release)
     for key, read in readings(release.lock.tasks).items():
         if key in release.lock.data_sets:
@@ -83,7 +89,7 @@ def check(release: Release, options: Options) -> Iterator[Finding]:
         if not isinstance(model, Adapter):
             yield PINNED.failed(name, f"the lock pins an adapter that {RECIPE} does not name", file=LOCK)
             continue
-        yield from _adapter(release, f"adapter of {name}", model, adapter)
+        yield from _adapter(release, f"adapter of {name}", model, adapter, inputs)
     yield from named.check(release)
     for where, entry, locked in _single_files(release.recipe, release.lock):
         yield from _single_file(release, where, entry, locked)
@@ -121,24 +127,48 @@ def _single_file(
         yield from caught(check_history(where, entry, remote), MERGED, release)
 
 
-def _source(release: Release, name: str) -> Source:
+def _source(release: Release, name: str, inputs: Path | None) -> Source:
     """Check one source."""
-    locked = release.lock.sources[name]
+    locked, model = release.lock.sources[name], release.recipe.models.get(name)
     try:
-        remote = release.source(locked.uri)
+        remote = open_model(release, model, locked.uri, inputs)
     except GoneError as error:
         detail = f"{locked.uri} is gone: {error} {_elsewhere(locked.uri, locked.files)}"
         return Source([PINNED.failed(name, detail, source=locked.uri)])
     except HerdbookError as error:
         return Source([PINNED.error(name, error, source=locked.uri)])
     findings = [*_files(name, locked.uri, locked.files, remote)]
-    model = release.recipe.models.get(name)
+    if isinstance(model, Folder) and isinstance(remote, CopiedFolder):
+        return _copied(name, model, locked, remote, findings)
     if not isinstance(model, Hub) or not isinstance(remote, HubSubject):
         return Source(findings)
     findings += caught(check_history(name, model, remote), MERGED, release)
     try:
         with damaged(locked.uri):
             pinned = pin_hub(model, remote.remote, remote)
+    except (HerdbookError, OSError) as error:
+        return Source([*findings, AGREES.error(name, error, source=locked.uri)])
+    return Source([*findings, *_agrees(name, locked, pinned, locked.uri)], pinned)
+
+
+def _copied(
+    name: str, model: Folder, locked: LockedSource, remote: CopiedFolder, findings: list[Finding]
+) -> Source:
+    """Pin a local folder a second time, if its files are those that were pinned. They are not read a second time for it."""
+    if not _passed(findings):
+        return Source(findings)
+    known = {file.name: file for file in locked.files}
+    try:
+        with damaged(locked.uri):
+            pinned = pin_files(
+                remote.folder,
+                sorted(remote.files),
+                f"folder: {model.folder}",
+                asked=locked.asked,
+                uri=locked.uri,
+                declared_license=model.license,
+                pin=lambda path, file: known.get(file) or pin_file(path, file),
+            )
     except (HerdbookError, OSError) as error:
         return Source([*findings, AGREES.error(name, error, source=locked.uri)])
     return Source([*findings, *_agrees(name, locked, pinned, locked.uri)], pinned)
@@ -170,24 +200,31 @@ def _data_set(key: str, locked: LockedDataSet, read: Mapping[Reading, str]) -> I
         yield AGREES.failed(where, f"the lock differs: {place}", file=LOCK, expected=expected, found=found)
 
 
-def _adapter(release: Release, name: str, model: Adapter, locked: LockedAdapter) -> Iterator[Finding]:
+def _adapter(
+    release: Release, name: str, model: Adapter, locked: LockedAdapter, inputs: Path | None
+) -> Iterator[Finding]:
     """Check one adapter."""
     uri, files = adapter_uri(model, locked), locked.files
     try:
-        remote = release.source(uri)
+        remote = open_model(release, model, uri, inputs)
     except GoneError as error:
         yield PINNED.failed(name, f"{uri} is gone: {error} {_elsewhere(uri, files)}", source=uri)
         return
     except HerdbookError as error:
         yield PINNED.error(name, error, source=uri)
         return
-    yield from _files(name, uri, files, remote)
-    if not isinstance(model.adapter, Hub) or not isinstance(remote, HubSubject):
+    findings = [*_files(name, uri, files, remote)]
+    yield from findings
+    if isinstance(model.adapter, Hub) and isinstance(remote, HubSubject):
+        yield from caught(check_history(name, model.adapter, remote), MERGED, release)
+        pin = partial(pin_hub_adapter, model, remote.remote)
+    elif inputs and isinstance(remote, CopiedFolder) and _passed(findings):
+        pin = partial(pin_adapter, model, inputs.parent)
+    else:
         return
-    yield from caught(check_history(name, model.adapter, remote), MERGED, release)
     try:
         with damaged(uri):
-            pinned = pin_hub_adapter(model, remote.remote)
+            pinned = pin()
     except (HerdbookError, OSError) as error:
         yield AGREES.error(name, error, source=uri)
     else:
@@ -198,17 +235,35 @@ def _files(name: str, uri: str, files: tuple[LockedFile, ...], remote: Subject) 
     wrong = 0
     for file in files:
         expected = _format(file)
-        entry = remote.files.get(file.name)
-        actual = f"{entry.sha256 or entry.git_blob}, {entry.size_bytes} bytes" if entry else "no such file"
+        try:
+            actual = _there(file.name, remote)
+        except (HerdbookError, OSError) as error:
+            wrong += 1
+            yield PINNED.error(name, error, source=f"{uri}#{file.name}")
+            continue
         if expected != actual:
             wrong += 1
             detail = f"{file.name} of {uri} differs from what was pinned"
             yield PINNED.failed(name, detail, expected=expected, found=actual, source=f"{uri}#{file.name}")
     if not wrong:
         detail = f"all {len(files)} files exist with their pinned digests"
-        if remote.uri != uri:
+        if isinstance(remote, CopiedFolder):
+            detail += f" in {remote.name}"
+        elif remote.uri != uri:
             detail += f"; the repository is now {_repo(remote.uri)}"
         yield PINNED.passed(name, detail, source=uri)
+
+
+def _passed(findings: list[Finding]) -> bool:
+    return all(finding.outcome is Outcome.PASSED for finding in findings)
+
+
+def _there(name: str, remote: Subject) -> str:
+    """Return the digest and size of a file as it is in a source; in a local folder, it is read. Raises as ``Subject.digest``."""
+    if isinstance(remote, CopiedFolder) and (name in remote.files or name in remote.odd):
+        return f"{remote.digest(name)}, {remote.entry(name).size_bytes} bytes"
+    entry = remote.files.get(name)
+    return f"{entry.sha256 or entry.git_blob}, {entry.size_bytes} bytes" if entry else "no such file"
 
 
 def _agrees(name: str, locked: Pinned, pinned: Pinned, uri: str) -> Iterator[Finding]:
@@ -231,7 +286,9 @@ def _agrees(name: str, locked: Pinned, pinned: Pinned, uri: str) -> Iterator[Fin
         yield AGREES.passed(name, f"the lock agrees with the source: {', '.join(fields)}", source=uri)
 
 
-def _token_differences(release: Release, pinned: Mapping[str, LockedSource]) -> Iterator[Finding]:
+def _token_differences(
+    release: Release, pinned: Mapping[str, LockedSource], beside: Path
+) -> Iterator[Finding]:
     """Compare how the tokens of the sources differ with the lock, if all of them could be read."""
     locked = release.lock.token_differences
     if not release.lock.sources.keys() & release.recipe.models.keys() <= pinned.keys():
@@ -241,8 +298,8 @@ def _token_differences(release: Release, pinned: Mapping[str, LockedSource]) -> 
             )
             yield AGREES.unverified("token_differences", detail)
         return
-    made = make_vocabularies(release.recipe, pinned, Path(RECIPE).parent)
-    found = compare_tokens(release.recipe, pinned, Path(RECIPE).parent, vocabularies=made)
+    made = make_vocabularies(release.recipe, pinned, beside)
+    found = compare_tokens(release.recipe, pinned, beside, vocabularies=made)
     # those of adapters are taken from the lock
     adapters = {adapter.tokens.sha256 for adapter in release.lock.adapters.values() if adapter.tokens}
     read = {source.tokens.sha256 for source in pinned.values() if source.tokens}

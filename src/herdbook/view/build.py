@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from herdbook.plan.jobs import OF_A_MODEL, RESTORE
+from herdbook.plan.jobs import OF_A_MODEL, RESTORE, TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from herdbook.plan.job import Job
 
-TARGET = "all"  # the workflow's target: no work of its own
+WITHOUT_WORK = {"all", "models", *TARGETS}  # the workflow's targets
 
 
 @dataclass
@@ -22,7 +22,7 @@ class JobRun:
 
     Args:
         number: Snakemake's number of the job.
-        rule: Its rule, without a model's name.
+        rule: Its step.
         label: Its label in the plan; empty if its rule has one job.
         started: When it began, in seconds of the events' clock.
         outputs: The files that it makes, relative to the working folder.
@@ -99,7 +99,7 @@ class Build:
         """Record Snakemake's count of the jobs that it will run, by rule."""
         self.scheduled = {}
         for rule, count in stats.items():
-            if rule not in {TARGET, "total"}:
+            if rule not in WITHOUT_WORK | {"total"}:
                 self.scheduled[_plain(rule)] = self.scheduled.get(_plain(rule), 0) + count
 
     def begin(
@@ -248,5 +248,5 @@ def _stored(name: str) -> str:
 
 
 def _plain(rule: str) -> str:
-    """Return a rule's name without the name of the model in it."""
-    return next((plain for plain in OF_A_MODEL if rule.startswith(f"{plain}_")), rule)
+    """Return the name of a rule's step, which a rule of one model or of single jobs has longer."""
+    return next((plain for plain in (*OF_A_MODEL, *TARGETS) if rule.startswith(f"{plain}_")), rule)

@@ -225,13 +225,12 @@ class LogHandler(LogHandlerBase):
         sink.say(words.total(build, now, spent, self._price, self._remote))
         for run in build.failed.values():
             sink.say("\n".join(words.failure(run, now)), "red")
-        if (
-            self._plan
-            and VERIFY in build.scheduled
-            and not build.failed
-            and not build.waiting
-            and not build.running
-        ):
+        if build.failed or build.waiting or build.running:
+            return
+        if VERIFY not in build.scheduled:
+            for line in words.partial(build):
+                sink.say(line, "bold")
+        elif self._plan:
             release = self._plan.recipe.release
             told = words.ending(
                 self._plan.layout, RECIPE.value, release.repo, names_signer=release.signer is not None

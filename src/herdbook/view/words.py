@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from herdbook.view.build import Build, JobRun
 
 PASSED = "passed"
+# What people build alone, by its step.
+RESULTS = {"evaluate": "measurements", "quantize": "quantized files", "card": "card"}
 LAST_LINES = 20
 LAST_BYTES = 64 * 1024
 COLORS = re.compile(
@@ -176,6 +178,17 @@ def ending(layout: Layout, recipe: str, repo: str | None, *, names_signer: bool 
         *([] if names_signer else _signed(layout.release_folder)),
         *follow,
     ]
+
+
+def partial(build: Build) -> list[str]:
+    """Return where the results are of a build that ended without a release, such as that of the target ``evaluate``."""
+    folders: dict[str, set[Path]] = {}
+    for run in build.finished:
+        if (
+            run.rule in RESULTS and run.outputs and run.outputs[0].exists()
+        ):  # on another machine, a mark stands for them
+            folders.setdefault(RESULTS[run.rule], set()).add(run.outputs[0].parent)
+    return [f"{name}: {folder}" for name in folders for folder in sorted(folders[name])]
 
 
 def _signed(folder: Path) -> list[str]:

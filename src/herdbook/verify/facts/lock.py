@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from herdbook.layout import INPUTS, LOCK
 from herdbook.recipe import Adapter
-from herdbook.verify.fact import ASSERTED, Fact
+from herdbook.verify.fact import ASSERTED, FOLDERS, Fact
 from herdbook.verify.facts.concerns import (
     draws,
     evaluates,
@@ -37,7 +37,7 @@ FACTS = (
             "token_differences",
             "vocabularies",
         ),
-        "the sources, on the Hub",
+        f"the sources, on the Hub or in {FOLDERS}",
         "upstream",
     ),
     Fact(
@@ -78,7 +78,7 @@ FACTS = (
             f"adapters.*.{field}"
             for field in ("revision", "files", "config", "tensors", "license_texts", "tokens", "padding", "chat_template")
         ),
-        "the adapters, on the Hub",
+        f"the adapters, on the Hub or in {FOLDERS}",
         "upstream",
         has(Adapter),
     ),

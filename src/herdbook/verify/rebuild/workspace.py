@@ -22,6 +22,7 @@ from herdbook.provenance.slsa import codes
 from herdbook.recipe import Adapter, Folder
 from herdbook.release.reader import damaged
 from herdbook.verify.claims import RecordedBuild, recorded
+from herdbook.verify.copied import check_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,14 +64,11 @@ class Workspace:
         self.changed = sorted(
             {name for code in codes(self.plan) for name in (*code.changed_modules, *code.changed_packages)}
         )
-        pair = {RECIPE: recipe, LOCK: locks.path_for(recipe)}
-        for name, path in pair.items():
-            content = release.subject.read(name)
-            if inputs is None:
-                _write(path, content)
-            elif not path.is_file() or path.read_bytes() != content:
-                raise UnverifiedError(f"{path}: is not the {name} of the release")
-        if inputs is None:
+        if inputs:
+            check_copy(release, inputs)
+        else:
+            _write(recipe, release.subject.read(RECIPE))
+            _write(locks.path_for(recipe), release.subject.read(LOCK))
             texts = [name for text in self.plan.recipe.calibration.values() for name in text.data]
             carried = carried_inputs(self.plan)
             for path in (
