@@ -393,6 +393,11 @@ def test_what_is_there_is_left_alone(tmp_path, capsys, there):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_the_next_commands_can_be_typed_as_they_are_shown(tmp_path, capsys):
+    assert main(["new", str(tmp_path / "my merge")]) == 0
+    assert f"  cd '{tmp_path}/my merge'\n" in capsys.readouterr().out
+
+
 def test_a_repository_that_was_cloned_empty_will_do(tmp_path, capsys):
     (tmp_path / ".git").mkdir()
     assert main(["new", str(tmp_path)]) == 0

@@ -173,7 +173,7 @@ def command(
             "--not-before is for repositories on the Hub: a folder has no tags. Give the release's digest with --expect"
         )
     written = {**reports.options, "--page": page, "--vsa": vsa, "--work": work}
-    keep_apart((file, release), written)
+    keep_apart((file, release, inputs, key), written)
     chosen = Options(
         key=key,
         identity=identity,

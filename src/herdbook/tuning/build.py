@@ -66,7 +66,7 @@ class Snakemake:
         if subprocess.run(command, env=environment, check=False).returncode:
             raise StepError(
                 "Snakemake did not build the trials: what is above says why, with the log of a job that failed. What was measured is "
-                "kept: run `herdbook tune` again to go on"
+                "kept: run `herdbook tune` again to go on; if a trial cannot be measured at all, search narrower ranges"
             )
         if missing := [path for path in wanted if not path.exists()]:
             raise StepError(
