@@ -1032,12 +1032,14 @@ def test_a_wrong_path_is_the_author_s_only_in_what_was_found_elsewhere(path):
         (["a/b"], "a/b: there is no such file. Of a model on the Hub: herdbook new FOLDER --from a/b"),
         (["https://huggingface.co/a/b"], "herdbook new FOLDER --from a/b"),
         (["recipes/mine.yml"], "recipes/mine.yml: cannot be read: No such file or directory"),
+        (["c.tar.gz"], "c.tar.gz: is an archive; unpack it, and name the file with the configuration"),
         (["c.yml", "-o", "."], ".: is a folder; name the file of the recipe"),
     ],
 )
 def test_what_is_no_file_is_told_before_anything_is_read(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     Path("c.yml").write_text(LINEAR, encoding="utf-8")
+    Path("c.tar.gz").write_bytes(b"\x1f\x8b\xff")
     assert main(["import", *arguments]) == 2
     shown = capsys.readouterr().err
     assert said in shown

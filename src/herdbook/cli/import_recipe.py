@@ -61,6 +61,7 @@ def command(
     from herdbook.files import write_output
     from herdbook.importing import import_recipe, read_mapping
     from herdbook.release.rebuilding import release_with
+    from herdbook.release.unopened import is_archive
 
     if release := release_with(file):
         raise RecipeError(
@@ -74,6 +75,8 @@ def command(
         )
     if output and output.is_dir():
         raise RecipeError("is a folder; name the file of the recipe", str(output))
+    if is_archive(file.name):
+        raise RecipeError("is an archive; unpack it, and name the file with the configuration", str(file))
     if file.is_dir():
         raise RecipeError("is a folder; name the file with the configuration", str(file))
     if output and output.is_file() and not (force or check):

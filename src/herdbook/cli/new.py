@@ -130,12 +130,17 @@ def _subject(source: str, folder: Path) -> Subject | None:
     """
     from herdbook.release.rebuilding import release_with
     from herdbook.release.subject import can_be_opened, open_subject
+    from herdbook.release.unopened import is_archive
 
     if Path(source).is_file():
         if of := release_with(Path(source)):
             raise RecipeError(
                 f"--from: belongs to a release of Herdbook; name its folder: herdbook new {folder} --from {of}",
                 source,
+            )
+        if is_archive(source):
+            raise RecipeError(
+                "--from: is an archive; unpack it, and name the folder that it contains", source
             )
         return None
     if not can_be_opened(source):
