@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -455,6 +456,38 @@ def test_wrong_settings_of_the_client_are_named(name, value, tmp_path, monkeypat
         monkeypatch.setenv(one, given)
     with pytest.raises(CacheError, match=r"s3://herd/x: the cache cannot be used: .*Check the bucket's name"):
         configured("s3://herd/x").check()
+
+
+class LoginPage(BaseHTTPRequestHandler):
+    """Answers every request with success and a page, as what stands between a network and its guests does."""
+
+    protocol_version = "HTTP/1.1"
+
+    def _answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        page = b"<html>log in</html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    do_GET = do_PUT = do_DELETE = _answer  # noqa: N815 - the names that http.server calls
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_that_is_no_bucket_is_told_though_it_answers(monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), LoginPage) as page:
+        threading.Thread(target=page.serve_forever, daemon=True).start()
+        for name, value in s3_server.environment(f"http://127.0.0.1:{page.server_port}").items():
+            monkeypatch.setenv(name, value)
+        cache = configured("s3://herd/x")
+        with pytest.raises(CacheError, match="another content than was written .*AWS_ENDPOINT_URL"):
+            cache.check()
+        with pytest.raises(CacheError, match="has an object that was never written .*AWS_ENDPOINT_URL"):
+            cache.check(by_writing=False)
+        page.shutdown()
 
 
 def test_a_setting_of_gated_repositories_that_means_nothing_is_refused(tmp_path, server, monkeypatch):
