@@ -316,6 +316,26 @@ def test_one_recipe_is_searched_at_a_time(words, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_lock_that_was_changed_while_its_search_ran_stays_as_it_is(tmp_path, monkeypatch, capsys):
+    recipe, build = tuned.write(tmp_path), tuned.ClosedForm(bowl)
+    tiny.lock(recipe)
+    path = locks.path_for(recipe)
+
+    def relocked(self, plan, wanted):
+        build(plan, wanted)
+        lock = locks.load(path)
+        pins = {**lock.sources, "b": lock.sources["a"]}
+        locks.write(lock.model_copy(update={"sources": pins}), path)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Snakemake, "__call__", relocked)
+    assert main(["tune", str(recipe)]) == 3
+    assert "was changed while models.sum.search was made" in capsys.readouterr().err
+    lock = locks.load(path)
+    assert lock.sources["b"] == lock.sources["a"]
+    assert lock.tuned["sum"].result is None
+
+
 def test_no_recipe_of_trials_is_left_when_a_search_is_refused(recipe, tmp_path, monkeypatch, capsys):
     def refuse(self, plan, wanted):
         write_recipe(plan)
