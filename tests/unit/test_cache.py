@@ -331,7 +331,7 @@ def test_a_place_that_cannot_be_used_is_one_message(tmp_path, server, monkeypatc
     (tmp_path / "file").write_text("")
     for place, said in {
         str(tmp_path / "absent"): "the cache.s folder does not exist",
-        str(tmp_path / "file"): "folder does not exist",
+        str(tmp_path / "file"): "file: is no folder. Name a folder or s3://",
         "/proc/self": "is not writable",  # not even by root
         "s3://no-such-bucket/x": "the cache cannot be used: .*NoSuchBucket",
     }.items():
@@ -583,7 +583,7 @@ def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, cap
     assert herdbook("prune", "--older-than", "1h")[1].startswith("0 entries")
     for names in (["Tinny"], ["Tiny", "--not-used-by", "Tinny"]):
         status, _, said = herdbook("prune", "--not-used-by", *names)
-        assert (status, "Tinny: no entry of" in said, "did you mean 'Tiny'?" in said) == (11, True, True)
+        assert (status, "'Tinny': no entry of" in said, "did you mean 'Tiny'?" in said) == (11, True, True)
     assert len(list(cache.entries())) == 2
     cache.put(product(tmp_path / "others"), "Another")
     assert "2 entries" in herdbook("prune", "--not-used-by", "Another")[1]

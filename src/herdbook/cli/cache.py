@@ -233,7 +233,7 @@ def prune(
     if entries and (unknown := [name for name in not_used_by if name not in used]):
         # A misspelt name would select every entry.
         raise CacheError(
-            f"--not-used-by {unknown[0]}: no entry of {cache.store.place} was used by a release of this name, so nothing was "
+            f"--not-used-by {unknown[0]!r}: no entry of {cache.store.place} was used by a release of this name, so nothing was "
             f"removed{humanize.did_you_mean(unknown[0], used)}. `herdbook cache` lists them"
         )
     pruned = to_prune(
