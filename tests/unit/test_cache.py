@@ -339,6 +339,8 @@ def test_a_place_that_cannot_be_used_is_one_message(tmp_path, server, monkeypatc
             configured(place).check()
     with pytest.raises(CacheError, match="contains no bucket name"):
         configured("s3://")
+    # Where packets are dropped, each of five tries waits this long: botocore's own minute is too much.
+    assert configured("s3://herd/x").store._client.meta.config.connect_timeout <= 10
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(CacheError, match="Could not connect") as caught:
         configured("s3://herd/x").check()

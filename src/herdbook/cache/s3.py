@@ -19,6 +19,7 @@ SCHEME = "s3://"
 TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
 MISSING = ("NoSuchKey", "404", "NotFound")
 CHUNK_BYTES = 1 << 20
+CONNECT_S = 10
 
 
 class S3Store:
@@ -48,7 +49,9 @@ class S3Store:
                 f"{place}: needs the client for S3: pip install 'herdbook[s3]', in the environment that Snakemake runs in"
             ) from error
         # Contents are compared with our own SHA-256; not all servers support the client's checksums.
+        # An address behind which nobody listens is given up after five times this, not after five minutes.
         config = Config(
+            connect_timeout=CONNECT_S,
             retries={"mode": "standard", "max_attempts": 5},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
