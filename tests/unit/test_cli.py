@@ -717,6 +717,8 @@ def test_what_help_lists_without_loading_it_is_what_there_is():
         ("compare other model --json model/config.json", "is in model, which is only read"),
         ("routers model --json model/config.json", "is in model, which is only read"),
         ("spectrum model --page model/config.json", "is in model, which is only read"),
+        ("verify model --json -", "name a file; /dev/stdout prints it"),
+        ("routers model --json -", "name a file; /dev/stdout prints it"),
         ("spectrum model --page one --json one", "--json and --page both name one"),
     ],
 )
@@ -730,3 +732,4 @@ def test_no_report_is_written_over_what_is_examined(capsys, arguments, said):
     assert Path("model/config.json").read_text(encoding="utf-8") == "{}"
     assert not Path("model/new.html").exists()
     assert not Path("one").exists()
+    assert not Path("-").exists()

@@ -77,7 +77,7 @@ class _Command(click.Command):
 )
 @click.option(
     "--page",
-    type=options.FILE,
+    type=options.REPORT,
     metavar="FILE",
     help="With --list: the page of results (Markdown). The results beside it (.jsonl) are kept: a second run goes on from there.",
 )

@@ -106,11 +106,11 @@ _seed = click.option(
     help="Determines the sample.",
 )
 _junit = click.option(
-    "--junit", type=options.FILE, metavar="FILE", help="Write a JUnit report (XML) to FILE."
+    "--junit", type=options.REPORT, metavar="FILE", help="Write a JUnit report (XML) to FILE."
 )
 _summary = click.option(
     "--summary",
-    type=options.FILE,
+    type=options.REPORT,
     metavar="FILE",
     help="Append a report in Markdown to FILE, such as $GITHUB_STEP_SUMMARY.",
 )

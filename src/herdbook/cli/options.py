@@ -89,9 +89,23 @@ class _PublicKey(click.Path):
         return path
 
 
+class _Report(click.Path):
+    """A file to write. A hyphen is none: elsewhere it means standard output, which has a path of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, if it is not a hyphen."""
+        if str(value) == "-":
+            self.fail("name a file; /dev/stdout prints it", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 PLACE = _Place()
 PLACE_OR_FILE = _PlaceOrFile()
 PUBLIC_KEY = _PublicKey()
+REPORT = _Report()
 
 recipe_if_needed = click.option(
     repository.RECIPE_OPTION,
@@ -140,7 +154,7 @@ gpu_memory = click.option(
     help="Memory of one GPU in GB, or with its unit; bounds what is placed on it. Unknown by default "
     f"({repository.FILE}: gpu_memory).",
 )
-json = click.option("--json", type=FILE, metavar="FILE", help="Also write the result to FILE, as JSON.")
+json = click.option("--json", type=REPORT, metavar="FILE", help="Also write the result to FILE, as JSON.")
 
 
 def named(recipe: Path | None) -> Path:

@@ -53,7 +53,7 @@ class Layers(click.ParamType[range | None]):
     help="A layer, or a range such as 20-29.",
 )
 @click.option(
-    "--page", type=options.FILE, metavar="FILE", help="Write heat maps and all spectra to FILE, as HTML."
+    "--page", type=options.REPORT, metavar="FILE", help="Write heat maps and all spectra to FILE, as HTML."
 )
 @options.json
 @options.threads

@@ -105,7 +105,7 @@ NO_RELEASE = "it is not a release: nothing was verified"
 @findings.reports
 @click.option(
     "--page",
-    type=options.FILE,
+    type=options.REPORT,
     metavar="FILE",
     help="Write a page on the release and the findings to FILE: HTML that needs no network.",
 )
@@ -116,7 +116,7 @@ NO_RELEASE = "it is not a release: nothing was verified"
     help="With --page: the folder of results that it was built in; the page then shows what its jobs took.",
 )
 @click.option(
-    "--vsa", type=options.FILE, metavar="FILE", help="Write a verification summary (in-toto VSA) to FILE."
+    "--vsa", type=options.REPORT, metavar="FILE", help="Write a verification summary (in-toto VSA) to FILE."
 )
 def command(
     release: str,
