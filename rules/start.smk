@@ -46,10 +46,7 @@ def missing_software():
 onsuccess:
     forkserver.stop()
     if APART and not trials:
-        place = settings.CACHE.value
-        say(
-            f"all results are in {place}; make the release of them: snakemake --cores all --config cache={place}"
-        )
+        say(NODES.closing())
 
 
 onerror:

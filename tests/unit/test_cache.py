@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -330,7 +331,7 @@ def test_a_place_that_cannot_be_used_is_one_message(tmp_path, server, monkeypatc
     (tmp_path / "file").write_text("")
     for place, said in {
         str(tmp_path / "absent"): "the cache.s folder does not exist",
-        str(tmp_path / "file"): "folder does not exist",
+        str(tmp_path / "file"): "file: is no folder. Name a folder or s3://",
         "/proc/self": "is not writable",  # not even by root
         "s3://no-such-bucket/x": "the cache cannot be used: .*NoSuchBucket",
     }.items():
@@ -338,6 +339,8 @@ def test_a_place_that_cannot_be_used_is_one_message(tmp_path, server, monkeypatc
             configured(place).check()
     with pytest.raises(CacheError, match="contains no bucket name"):
         configured("s3://")
+    # Where packets are dropped, each of five tries waits this long: botocore's own minute is too much.
+    assert configured("s3://herd/x").store._client.meta.config.connect_timeout <= 10
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(CacheError, match="Could not connect") as caught:
         configured("s3://herd/x").check()
@@ -457,6 +460,38 @@ def test_wrong_settings_of_the_client_are_named(name, value, tmp_path, monkeypat
         configured("s3://herd/x").check()
 
 
+class LoginPage(BaseHTTPRequestHandler):
+    """Answers every request with success and a page, as what stands between a network and its guests does."""
+
+    protocol_version = "HTTP/1.1"
+
+    def _answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        page = b"<html>log in</html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    do_GET = do_PUT = do_DELETE = _answer  # noqa: N815 - the names that http.server calls
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_that_is_no_bucket_is_told_though_it_answers(monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), LoginPage) as page:
+        threading.Thread(target=page.serve_forever, daemon=True).start()
+        for name, value in s3_server.environment(f"http://127.0.0.1:{page.server_port}").items():
+            monkeypatch.setenv(name, value)
+        cache = configured("s3://herd/x")
+        with pytest.raises(CacheError, match="another content than was written .*AWS_ENDPOINT_URL"):
+            cache.check()
+        with pytest.raises(CacheError, match="has an object that was never written .*AWS_ENDPOINT_URL"):
+            cache.check(by_writing=False)
+        page.shutdown()
+
+
 def test_a_setting_of_gated_repositories_that_means_nothing_is_refused(tmp_path, server, monkeypatch):
     monkeypatch.setenv("HERDBOOK_GATED", "llama")
     for name, value in s3_server.environment(server).items():
@@ -548,7 +583,15 @@ def test_command_line_lists_verifies_heals_and_prunes(plan, cache, tmp_path, cap
     assert len(list(cache.entries())) == 2
     assert herdbook("prune", "--not-used-by", "Tiny")[1].startswith("0 entries")
     assert herdbook("prune", "--older-than", "1h")[1].startswith("0 entries")
+    for names in (["Tinny"], ["Tiny", "--not-used-by", "Tinny"]):
+        status, _, said = herdbook("prune", "--not-used-by", *names)
+        assert (status, "'Tinny': no entry of" in said, "did you mean 'Tiny'?" in said) == (11, True, True)
+    assert len(list(cache.entries())) == 2
+    cache.put(product(tmp_path / "others"), "Another")
     assert "2 entries" in herdbook("prune", "--not-used-by", "Another")[1]
+    assert len(list(cache.entries())) == 1
+    herdbook("prune", "--keep-size", "0MB")
+    assert herdbook("prune", "--not-used-by", "Another")[1].startswith("0 entries")
     assert list(cache.entries()) == []
 
 

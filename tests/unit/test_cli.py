@@ -697,3 +697,39 @@ def test_what_help_lists_without_loading_it_is_what_there_is():
 
     assert list(verify.LEVELS) == list(levels.LEVELS)
     assert set(findings.STATUSES) == {str(status) for status in report.STATUSES.values()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "verify model --json model/config.json",
+            "--json model/config.json: is in model, which is only read",
+        ),
+        ("verify model --page model/new.html", "--page model/new.html: is in model, which is only read"),
+        ("verify linked --summary model/config.json", "is in linked, which is only read"),
+        ("verify model --vsa linked/config.json", "is in model, which is only read"),
+        ("verify model --work model", "--work model: is what is only read"),
+        ("verify model/config.json --of other --junit model/config.json", "is what is only read"),
+        ("verify model --page one --json ./one", "--json and --page both name one"),
+        ("audit model --junit model/config.json", "is in model, which is only read"),
+        ("audit other --candidates model --json model/config.json", "is in model, which is only read"),
+        ("compare other model --json model/config.json", "is in model, which is only read"),
+        ("routers model --json model/config.json", "is in model, which is only read"),
+        ("spectrum model --page model/config.json", "is in model, which is only read"),
+        ("verify model --json -", "name a file; /dev/stdout prints it"),
+        ("routers model --json -", "name a file; /dev/stdout prints it"),
+        ("spectrum model --page one --json one", "--json and --page both name one"),
+    ],
+)
+def test_no_report_is_written_over_what_is_examined(capsys, arguments, said):
+    for name in ("model", "other"):
+        Path(name).mkdir()
+        Path(name, "config.json").write_text("{}", encoding="utf-8")
+    Path("linked").symlink_to("model")
+    assert run(*arguments.split()) == 2
+    assert said in capsys.readouterr().err
+    assert Path("model/config.json").read_text(encoding="utf-8") == "{}"
+    assert not Path("model/new.html").exists()
+    assert not Path("one").exists()
+    assert not Path("-").exists()

@@ -655,6 +655,10 @@ LINEAR = "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}, 
             ["line 8: merge-method: unknown key; did you mean 'merge_method'?"],
         ),
         ("models: {x: {hub: a/b}}\nrelease: {model: x}\n", ["contains no configuration of mergekit-moe"]),
+        (
+            "genome:\n  models: [a/b, a/c]\n  merge_method: ties\n  base_model: a/b\ntasks: [{name: gsm8k}]\n",
+            ["is a search of mergekit-evolve (`genome`), not a merge"],
+        ),
         ("exports: [a]\nname: x\n", ["contains no configuration of mergekit-moe"]),
         (
             ("merge_method: ties\nbase_model: a/b\ndtype: bf16\nparameters: {int8_maks: true, lambda: .inf}\n"
@@ -1020,3 +1024,23 @@ def test_a_wrong_path_is_the_author_s_only_in_what_was_found_elsewhere(path):
         "is a path of the author's machine" if path[0] == "/" else "is neither a folder on this machine nor"
     )
     assert kind in caught.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a/b"], "a/b: there is no such file. Of a model on the Hub: herdbook new FOLDER --from a/b"),
+        (["https://huggingface.co/a/b"], "herdbook new FOLDER --from a/b"),
+        (["recipes/mine.yml"], "recipes/mine.yml: cannot be read: No such file or directory"),
+        (["c.tar.gz"], "c.tar.gz: is an archive; unpack it, and name the file with the configuration"),
+        (["c.yml", "-o", "."], ".: is a folder; name the file of the recipe"),
+    ],
+)
+def test_what_is_no_file_is_told_before_anything_is_read(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    Path("c.yml").write_text(LINEAR, encoding="utf-8")
+    Path("c.tar.gz").write_bytes(b"\x1f\x8b\xff")
+    assert main(["import", *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1

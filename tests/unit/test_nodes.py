@@ -129,6 +129,21 @@ def test_a_job_awaits_what_the_cache_lacks(built, bucket):
     assert names(found.taken(routing.inputs)) == sorted([*shards, "files base"])
 
 
+def test_a_build_says_what_the_bucket_lacks_after_it(built, bucket, monkeypatch):
+    found, path = Nodes(built), built.recipe_path
+    add(built, bucket)  # all but the measurement, which was not made
+    assert found.closing() == f"s3://bucket/prefix lacks 1 result of {path}: the build was of others"
+    monkeypatch.setattr(bucket, "contained", list)
+    assert found.closing() == (
+        "all results are in s3://bucket/prefix; make the release of them: snakemake --cores all --config "
+        f"recipe={path} cache=s3://bucket/prefix"
+    )
+    kept_here = Nodes(gated(built, "other")).closing()
+    assert kept_here.startswith(
+        "all results are in s3://bucket/prefix, but for gated ones, which are on this host; make"
+    )
+
+
 def test_a_job_takes_its_inputs_and_makes_what_no_cache_keeps(built, tmp_path, monkeypatch):
     (tmp_path / "cache").mkdir()
     monkeypatch.setenv("HERDBOOK_CACHE", str(tmp_path / "cache"))

@@ -384,8 +384,9 @@ def test_a_file_that_may_not_be_read_is_unverified_in_words_of_the_system(folder
 
 
 def test_what_lost_all_that_was_demanded_of_it_fails_as_a_forgery_does(tmp_path, capsys):
-    report = tmp_path / "r.json"
-    assert main(["verify", str(tmp_path), "--expect", "a" * 64, "--json", str(report)]) == 8
+    report, empty = tmp_path / "r.json", tmp_path / "empty"
+    empty.mkdir()
+    assert main(["verify", str(empty), "--expect", "a" * 64, "--json", str(report)]) == 8
     assert report.exists()
     assert "is not a release of Herdbook" in capsys.readouterr().out
 

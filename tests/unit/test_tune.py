@@ -16,7 +16,7 @@ from herdbook.errors import RecipeError, StepError
 from herdbook.lock import best_of
 from herdbook.lock.searches import with_results
 from herdbook.plan.searched import at_least_start
-from herdbook.tuning.build import Snakemake, are_of, path_of_trials
+from herdbook.tuning.build import Snakemake, are_of, path_of_trials, write_recipe
 from herdbook.tuning.proposals import follow, proposed
 from herdbook.tuning.trials import trial_recipe
 from herdbook.tuning.tune import Tuning
@@ -234,6 +234,20 @@ def test_documents_in_both_splits_are_found_before_the_first_generation(recipe, 
     assert {name for name, _ in build.made} == {"sum-trial-0"}
 
 
+@pytest.mark.parametrize("count", [1, 5, 6])
+def test_a_test_split_that_can_show_no_gain_is_refused_before_the_first_generation(
+    recipe, tmp_path, monkeypatch, count
+):
+    monkeypatch.setitem(tuned.DOCUMENTS, "test", count)
+    build = tuned.ClosedForm(lambda x, y, *_: tuned.bowl(x, y))
+    if 2 / 2**count > 0.05:  # all signs alike, of all signs that there are
+        with pytest.raises(RecipeError, match=rf"search\.test: a paired test of {count} document"):
+            tune(recipe, tmp_path, build)
+        assert {name for name, _ in build.made} == {"sum-trial-0"}
+    else:
+        assert tune(recipe, tmp_path, build).kept == "winner"
+
+
 @pytest.mark.parametrize(
     ("item", "start", "names"),
     [
@@ -287,6 +301,51 @@ def test_a_recipe_without_a_search_is_refused(tmp_path, monkeypatch, capsys):
     tiny.lock(path)
     assert main(["tune", str(path)]) == 2
     assert "no model has a `search`, so there is nothing to find" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["r.yaml", "--recipe", "other.yaml"], "two recipes were given: r.yaml and --recipe other.yaml"),
+        (["r.yaml", "other.yaml"], "unexpected extra argument (other.yaml)"),
+        (["r.yaml", "--", "all", "--cores", "2"], "unexpected extra argument (all)"),
+    ],
+)
+def test_one_recipe_is_searched_at_a_time(words, said, capsys):
+    assert main(["tune", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_lock_that_was_changed_while_its_search_ran_stays_as_it_is(tmp_path, monkeypatch, capsys):
+    recipe, build = tuned.write(tmp_path), tuned.ClosedForm(bowl)
+    tiny.lock(recipe)
+    path = locks.path_for(recipe)
+
+    def relocked(self, plan, wanted):
+        build(plan, wanted)
+        lock = locks.load(path)
+        pins = {**lock.sources, "b": lock.sources["a"]}
+        locks.write(lock.model_copy(update={"sources": pins}), path)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Snakemake, "__call__", relocked)
+    assert main(["tune", str(recipe)]) == 3
+    assert "was changed while models.sum.search was made" in capsys.readouterr().err
+    lock = locks.load(path)
+    assert lock.sources["b"] == lock.sources["a"]
+    assert lock.tuned["sum"].result is None
+
+
+def test_no_recipe_of_trials_is_left_when_a_search_is_refused(recipe, tmp_path, monkeypatch, capsys):
+    def refuse(self, plan, wanted):
+        write_recipe(plan)
+        raise RecipeError("models.sum.search.test: no")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Snakemake, "__call__", refuse)
+    assert main(["tune", str(recipe)]) == 2
+    assert "models.sum.search.test: no" in capsys.readouterr().err
+    assert not list(recipe.parent.glob("*.trials.*"))
 
 
 def test_a_search_has_not_more_trials_than_can_be_verified():

@@ -58,7 +58,7 @@ def build():
     """Four lasers of different sizes and a card are wanted; two lasers ran, one runs, none of the rest began."""
     planned = [job("laser", str(number), size=size * MB) for number, size in enumerate((10, 30, 20, 50))]
     build = Build(100.0, [*planned, job("card", "")])
-    build.schedule({"laser": 4, "card": 1, "all": 1, "total": 6})
+    build.schedule({"laser": 4, "card": 1, "all": 1, "results/evaluations/x.json": 1, "total": 7})
     begin(build, 0, "laser", 100.0, *planned[0].outputs)
     begin(build, 1, "laser", 100.0, *planned[1].outputs)
     build.end(0, 110.0)  # 10 MB in 10 s
@@ -591,3 +591,9 @@ def test_a_job_on_a_machine_that_shares_no_disk_is_known_by_its_mark(monkeypatch
     monkeypatch.setattr(words, "S3Store", Store)
     assert words.failure(run, 2.0)[1:] == [f"  log: {log}", "  | first", "  | last"]
     assert words.last_lines(f"{where}/logs/none.log") == []
+
+
+def test_a_build_without_jobs_lists_none():
+    up_to_date = SimpleNamespace(up_to_date=4)
+    build = SimpleNamespace(scheduled={}, total=0, started=0.0, rows=lambda _: {"fetch": up_to_date})
+    assert words.scheduled(build) == "0 steps to run; 4 up to date"

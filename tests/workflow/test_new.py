@@ -393,6 +393,18 @@ def test_what_is_there_is_left_alone(tmp_path, capsys, there):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_archive_of_a_release_is_unpacked_first(tmp_path, capsys):
+    (tmp_path / "release.tar").write_bytes(b"\xc8")
+    assert main(["new", str(tmp_path / "herd"), "--from", str(tmp_path / "release.tar")]) == 2
+    assert "is an archive; unpack it, and name the folder that it contains" in capsys.readouterr().err
+    assert not (tmp_path / "herd").exists()
+
+
+def test_the_next_commands_can_be_typed_as_they_are_shown(tmp_path, capsys):
+    assert main(["new", str(tmp_path / "my merge")]) == 0
+    assert f"  cd '{tmp_path}/my merge'\n" in capsys.readouterr().out
+
+
 def test_a_repository_that_was_cloned_empty_will_do(tmp_path, capsys):
     (tmp_path / ".git").mkdir()
     assert main(["new", str(tmp_path)]) == 0

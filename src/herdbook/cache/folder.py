@@ -41,6 +41,8 @@ class FolderStore:
 
     def check(self, *, by_writing: bool = True) -> None:
         """Check that the folder exists and, if a file may be written for that, is writable."""
+        if self.root.exists() and not self.root.is_dir():
+            raise CacheError(f"{self.root}: is no folder. Name a folder or s3://bucket/prefix: {WHERE}")
         if not self.root.is_dir():
             raise CacheError(
                 f"{self.root}: the cache's folder does not exist. Mount it, create it with `mkdir -p {shlex.quote(str(self.root))}`, or "

@@ -7,6 +7,7 @@ those whose results the cache keeps. All others make links, or take seconds: eac
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from herdbook.cache.cache import configured
 from herdbook.cache.product import products
 from herdbook.cache.s3 import SCHEME
 from herdbook.errors import CacheError
+from herdbook.humanize import plural
 from herdbook.lock import LockedHubFile
 from herdbook.plan import Evaluation, FileLoss, Imatrix, Part
 from herdbook.plan.jobs import FILES, needed_results
@@ -103,6 +105,20 @@ class Nodes:
         every = list(self._products.values())
         self._done = {product.job for product in self._cache.contained(every)}
         self._done |= {one.job for one in every if self._cache.withheld(one) and one.exists}
+
+    def closing(self) -> str:
+        """Return what the bucket has after a build, and what to run next: a build of some targets leaves others unmade."""
+        try:
+            self.look_up(writes=False)
+        except CacheError as error:  # the build has succeeded, whatever came after it
+            return str(error)
+        place = self._cache.store.place
+        if missing := len(self._products) - len(self._done):
+            return f"{place} lacks {plural(missing, 'result')} of {self._plan.recipe_path}: the build was of others"
+        words = shlex.join((f"recipe={self._plan.recipe_path}", f"cache={place}"))
+        if self.withheld:
+            place = f"{place}, but for gated ones, which are on this host"
+        return f"all results are in {place}; make the release of them: snakemake --cores all --config {words}"
 
     def taken(self, paths: Iterable[Path]) -> list[Job]:
         """Return the jobs whose results are taken from the cache for these files, or for making them."""

@@ -19,6 +19,7 @@ SCHEME = "s3://"
 TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
 MISSING = ("NoSuchKey", "404", "NotFound")
 CHUNK_BYTES = 1 << 20
+CONNECT_S = 10
 
 
 class S3Store:
@@ -48,7 +49,9 @@ class S3Store:
                 f"{place}: needs the client for S3: pip install 'herdbook[s3]', in the environment that Snakemake runs in"
             ) from error
         # Contents are compared with our own SHA-256; not all servers support the client's checksums.
+        # An address behind which nobody listens is given up after five times this, not after five minutes.
         config = Config(
+            connect_timeout=CONNECT_S,
             retries={"mode": "standard", "max_attempts": 5},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -62,14 +65,21 @@ class S3Store:
                 raise CacheError(self._unusable(error, "creating the client")) from error
 
     def check(self, *, by_writing: bool = True) -> None:
-        """Check that the bucket exists and, if an object may be written for that, is writable."""
+        """Check that the bucket exists and, if an object may be written for that, is writable.
+
+        A web server that answers every request, such as a login page, has no bucket: what is written must come back.
+        """
         probe = f"probe-{os.urandom(8).hex()}"
         if not by_writing:
-            self.read(probe)  # an object that is missing is no error, a bucket is
+            # an object that is missing is no error, a bucket is
+            if self.read(probe) is not None:
+                raise CacheError(self._unusable("it has an object that was never written", probe))
             return
         with self._errors("writing a test object"):
-            self._client.put_object(Bucket=self._bucket, Key=self._key(probe), Body=b"")
-            self._client.get_object(Bucket=self._bucket, Key=self._key(probe))
+            self._client.put_object(Bucket=self._bucket, Key=self._key(probe), Body=probe.encode())
+            response = self._client.get_object(Bucket=self._bucket, Key=self._key(probe))
+            if response["Body"].read() != probe.encode():
+                raise CacheError(self._unusable("an object has another content than was written", probe))
             self._client.delete_object(Bucket=self._bucket, Key=self._key(probe))
 
     def exists(self, name: str) -> bool:
@@ -184,7 +194,7 @@ class S3Store:
         except (Boto3Error, BotoCoreError, ClientError) as error:
             raise CacheError(self._unusable(error, what)) from error
 
-    def _unusable(self, error: Exception, what: str) -> str:
+    def _unusable(self, error: Exception | str, what: str) -> str:
         return (
             f"{self.place}: the cache cannot be used: {error} ({what}). Check the bucket's name, AWS_ENDPOINT_URL "
             f"(https://...) if it is not Amazon's, and your credentials; or name another cache: {WHERE}"

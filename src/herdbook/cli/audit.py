@@ -77,7 +77,7 @@ class _Command(click.Command):
 )
 @click.option(
     "--page",
-    type=options.FILE,
+    type=options.REPORT,
     metavar="FILE",
     help="With --list: the page of results (Markdown). The results beside it (.jsonl) are kept: a second run goes on from there.",
 )
@@ -106,6 +106,7 @@ def command(
     from herdbook import humanize
     from herdbook.audit.audit import Audit, line
     from herdbook.audit.level import UNPROVEN
+    from herdbook.cli.output import keep_apart
     from herdbook.release.finding import Options
     from herdbook.verify import report
 
@@ -122,6 +123,7 @@ def command(
         return report.STATUSES[audit_all(listed, page, chosen, say)]
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'; or give a list with --list FILE --page FILE")
+    keep_apart((model, config, *gguf, *candidates), reports.options)
     printed: set[str] = set()
 
     def report_finding(finding: Finding) -> None:

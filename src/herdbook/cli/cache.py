@@ -228,8 +228,16 @@ def prune(
             "no entries are selected for removal: pass --older-than, --keep-size or --not-used-by"
         )
     cache = target.open()
+    entries = list(cache.entries())
+    used = {release for entry in entries for release in entry.uses}
+    if entries and (unknown := [name for name in not_used_by if name not in used]):
+        # A misspelt name would select every entry.
+        raise CacheError(
+            f"--not-used-by {unknown[0]!r}: no entry of {cache.store.place} was used by a release of this name, so nothing was "
+            f"removed{humanize.did_you_mean(unknown[0], used)}. `herdbook cache` lists them"
+        )
     pruned = to_prune(
-        cache.entries(),
+        entries,
         older_than_s=older_than,
         keep_bytes=keep_size,
         not_used_by=not_used_by,

@@ -27,11 +27,12 @@ def command(first: str, second: str, json: Path | None) -> None:
 
     A and B are folders, or owner/name[@revision] on the Hub.
     """
-    from herdbook.cli.output import write_report
+    from herdbook.cli.output import keep_apart, write_report
     from herdbook.explain.releases import differences
     from herdbook.release.reader import open_release
     from herdbook.visible import say
 
+    keep_apart((first, second), {"--json": json})
     releases = []
     for place in (first, second):
         try:

@@ -43,6 +43,11 @@ class Reports:
     junit: Path | None
     summary: Path | None
 
+    @property
+    def options(self) -> dict[str, Path | None]:
+        """The path of each, by its option."""
+        return {"--json": self.json, "--junit": self.junit, "--summary": self.summary}
+
     def write(
         self, name: str, results: Sequence[LevelResult], chosen: Options, release: Release | None = None
     ) -> None:
@@ -101,11 +106,11 @@ _seed = click.option(
     help="Determines the sample.",
 )
 _junit = click.option(
-    "--junit", type=options.FILE, metavar="FILE", help="Write a JUnit report (XML) to FILE."
+    "--junit", type=options.REPORT, metavar="FILE", help="Write a JUnit report (XML) to FILE."
 )
 _summary = click.option(
     "--summary",
-    type=options.FILE,
+    type=options.REPORT,
     metavar="FILE",
     help="Append a report in Markdown to FILE, such as $GITHUB_STEP_SUMMARY.",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -60,12 +61,22 @@ def command(
     from herdbook.files import write_output
     from herdbook.importing import import_recipe, read_mapping
     from herdbook.release.rebuilding import release_with
+    from herdbook.release.unopened import is_archive
 
     if release := release_with(file):
         raise RecipeError(
             f"is of a release of Herdbook, which needs no import: herdbook new FOLDER --from {release}",
             str(file),
         )
+    if not file.exists() and (repository := _repository(file)):
+        raise RecipeError(
+            f"there is no such file. Of a model on the Hub: herdbook new FOLDER --from {repository}",
+            str(file),
+        )
+    if output and output.is_dir():
+        raise RecipeError("is a folder; name the file of the recipe", str(output))
+    if is_archive(file.name):
+        raise RecipeError("is an archive; unpack it, and name the file with the configuration", str(file))
     if file.is_dir():
         raise RecipeError("is a folder; name the file with the configuration", str(file))
     if output and output.is_file() and not (force or check):
@@ -89,3 +100,9 @@ def command(
         write_output(output, imported.text)
         say(output)
         say(f"next: herdbook lock {output}", file=sys.stderr)
+
+
+def _repository(file: Path) -> str | None:
+    """Return the repository on the Hub that a path which leads nowhere may be meant for; None if it is that of a file."""
+    found = re.fullmatch(r"(?:https:/huggingface\.co/)?([\w-][\w.-]*/[\w-][\w.-]*)", str(file))
+    return found[1] if found and file.suffix not in {".yml", ".yaml", ".md", ".txt", ".json"} else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -96,7 +97,7 @@ def command(folder: Path, source: str | None, mapped: tuple[str, ...]) -> None:
         write_text(path, text)
         written.append(path)
     about = ABOUT.format(folder=folder)
-    enter = [f"  cd {folder}"] if folder.resolve() != Path.cwd() else []
+    enter = [f"  cd {shlex.quote(str(folder))}"] if folder.resolve() != Path.cwd() else []
     if inputs:
         _plan_again(folder, inputs)
         build = "  snakemake --cores all" + "    # once the missing files are there" * bool(inputs.absent)
@@ -129,12 +130,17 @@ def _subject(source: str, folder: Path) -> Subject | None:
     """
     from herdbook.release.rebuilding import release_with
     from herdbook.release.subject import can_be_opened, open_subject
+    from herdbook.release.unopened import is_archive
 
     if Path(source).is_file():
         if of := release_with(Path(source)):
             raise RecipeError(
                 f"--from: belongs to a release of Herdbook; name its folder: herdbook new {folder} --from {of}",
                 source,
+            )
+        if is_archive(source):
+            raise RecipeError(
+                "--from: is an archive; unpack it, and name the folder that it contains", source
             )
         return None
     if not can_be_opened(source):
@@ -231,7 +237,7 @@ def _lock_and_plan(folder: Path, recipe: Path) -> None:
     except HerdbookError:
         say(
             f"{folder}: was made, but {recipe} could not be locked or planned, for the reason below. Change it, then:",
-            f"  cd {folder}",
+            f"  cd {shlex.quote(str(folder))}",
             "  herdbook lock",
             file=sys.stderr,
         )

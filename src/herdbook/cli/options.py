@@ -89,9 +89,23 @@ class _PublicKey(click.Path):
         return path
 
 
+class _Report(click.Path):
+    """A file to write. A hyphen is none: elsewhere it means standard output, which has a path of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, if it is not a hyphen."""
+        if str(value) == "-":
+            self.fail("name a file; /dev/stdout prints it", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 PLACE = _Place()
 PLACE_OR_FILE = _PlaceOrFile()
 PUBLIC_KEY = _PublicKey()
+REPORT = _Report()
 
 recipe_if_needed = click.option(
     repository.RECIPE_OPTION,
@@ -140,7 +154,7 @@ gpu_memory = click.option(
     help="Memory of one GPU in GB, or with its unit; bounds what is placed on it. Unknown by default "
     f"({repository.FILE}: gpu_memory).",
 )
-json = click.option("--json", type=FILE, metavar="FILE", help="Also write the result to FILE, as JSON.")
+json = click.option("--json", type=REPORT, metavar="FILE", help="Also write the result to FILE, as JSON.")
 
 
 def named(recipe: Path | None) -> Path:
@@ -180,17 +194,26 @@ def recipe(function: Callable[..., Any]) -> Callable[..., Any]:
     return recipe_if_needed(run)
 
 
+def either(argument: Path | None, option: Path | None) -> Path | None:
+    """Return the recipe that was given as an argument, or else that of the option or the configuration.
+
+    Raises:
+        click.UsageError: If both were given on the command line, and differ.
+    """
+    if argument is None:
+        return option
+    source = click.get_current_context().get_parameter_source("recipe")
+    if source is ParameterSource.COMMANDLINE and option != argument:
+        raise click.UsageError(f"two recipes were given: {argument} and --recipe {option}")
+    return argument
+
+
 def recipe_or_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--recipe`` and an optional argument for the same recipe."""
 
     @functools.wraps(function)
     def run(*, recipe_argument: Path | None, recipe: Path | None, **others: Any) -> Any:
-        if recipe_argument is None:
-            return function(recipe=named(recipe), **others)
-        source = click.get_current_context().get_parameter_source("recipe")
-        if source is ParameterSource.COMMANDLINE and recipe != recipe_argument:
-            raise click.UsageError(f"two recipes were given: {recipe_argument} and --recipe {recipe}")
-        return function(recipe=named(recipe_argument), **others)
+        return function(recipe=named(either(recipe_argument, recipe)), **others)
 
     argument = click.argument(
         "recipe_argument", metavar="[RECIPE]", required=False, type=FILE, shell_complete=completion.recipes

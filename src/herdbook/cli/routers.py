@@ -29,9 +29,10 @@ def command(model: str, json: Path | None) -> int:
     Hub.
     """
     from herdbook.audit.routers import as_json, as_text, read_routers
-    from herdbook.cli.output import write_report
+    from herdbook.cli.output import keep_apart, write_report
     from herdbook.steps.routing.rows import verdict
 
+    keep_apart((model,), {"--json": json})
     routers = read_routers(model)
     say(*as_text(line(model), routers).split("\n"))
     if json:

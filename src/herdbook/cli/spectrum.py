@@ -53,7 +53,7 @@ class Layers(click.ParamType[range | None]):
     help="A layer, or a range such as 20-29.",
 )
 @click.option(
-    "--page", type=options.FILE, metavar="FILE", help="Write heat maps and all spectra to FILE, as HTML."
+    "--page", type=options.REPORT, metavar="FILE", help="Write heat maps and all spectra to FILE, as HTML."
 )
 @options.json
 @options.threads
@@ -71,11 +71,12 @@ def command(
 
     MODEL is a folder, a safetensors file, or owner/name[@revision] on the Hub.
     """
-    from herdbook.cli.output import write_report
+    from herdbook.cli.output import keep_apart, write_report
     from herdbook.files import write_output
     from herdbook.steps.laser import spectrum as spectra
     from herdbook.steps.machine import devices
 
+    keep_apart((model,), {"--json": json, "--page": page})
     selected = spectra.matrices(model, list(matrices), lambda layer: layers is None or layer in layers)
     computed = list(spectra.spectra(selected, threads, devices(device)[0]))
     say(*spectra.as_table(computed).split("\n"))

@@ -40,13 +40,18 @@ def command(recipe: Path | None, results: Path, words: tuple[str, ...]) -> None:
     from herdbook import lock as locks
     from herdbook import plan as plans
     from herdbook import recipe as recipes
-    from herdbook.errors import RecipeError
+    from herdbook.errors import LockError, RecipeError
+    from herdbook.plan.tuned import search_key
     from herdbook.tuning.build import Snakemake, path_of_trials, remove_recipe
     from herdbook.tuning.report import lines
     from herdbook.tuning.tune import Tuning
 
     if words and not words[0].startswith("-"):
-        recipe, words = Path(words[0]), words[1:]
+        recipe, words = options.either(Path(words[0]), recipe), words[1:]
+    if words and not words[0].startswith("-"):  # Snakemake would take it for a target
+        raise click.UsageError(
+            f"Got unexpected extra argument ({words[0]}). One recipe is searched at a time; what follows -- begins with an option"
+        )
     recipe = options.named(recipe)
     content = recipes.load(recipe)
     path = locks.path_for(recipe)
@@ -59,12 +64,20 @@ def command(recipe: Path | None, results: Path, words: tuple[str, ...]) -> None:
         for name in names:
             tuning = Tuning(name, content, lock, recipe, results, Snakemake(words), _report)
             result = tuning.run()
+            # Hours later, the lock may be another one: what was found belongs to the pins that it was found with.
+            lock = locks.load(path)
+            if name not in lock.tuned or search_key(name, content, lock) != result.key:
+                raise LockError(
+                    f"{path}: was changed while models.{name}.search was made with what it had before, so nothing was written. Run "
+                    "`herdbook tune` again"
+                )
             found = lock.tuned[name].model_copy(update={"result": result})
             lock = lock.model_copy(update={"tuned": {**lock.tuned, name: found}})
             locks.write(lock, path)
             say(*lines(name, content.models[name], result))
         plans.make(content, lock, recipe, results)
     except RecipeError as error:
+        remove_recipe(path_of_trials(recipe))  # no job is running, and none will
         raise recipes.located(error.problems, recipe) from error
     remove_recipe(path_of_trials(recipe))
     say(path)

@@ -105,7 +105,7 @@ NO_RELEASE = "it is not a release: nothing was verified"
 @findings.reports
 @click.option(
     "--page",
-    type=options.FILE,
+    type=options.REPORT,
     metavar="FILE",
     help="Write a page on the release and the findings to FILE: HTML that needs no network.",
 )
@@ -116,7 +116,7 @@ NO_RELEASE = "it is not a release: nothing was verified"
     help="With --page: the folder of results that it was built in; the page then shows what its jobs took.",
 )
 @click.option(
-    "--vsa", type=options.FILE, metavar="FILE", help="Write a verification summary (in-toto VSA) to FILE."
+    "--vsa", type=options.REPORT, metavar="FILE", help="Write a verification summary (in-toto VSA) to FILE."
 )
 def command(
     release: str,
@@ -144,6 +144,7 @@ def command(
     RELEASE is a folder, or owner/name[@revision] on the Hub; or, with --of, one
     file. For models that were not built with Herdbook, see `herdbook audit`.
     """
+    from herdbook.cli.output import keep_apart
     from herdbook.release.finding import Finding, Level, Options, Outcome, outcome_of
     from herdbook.release.reader import open_release
     from herdbook.release.unopened import is_file
@@ -171,6 +172,8 @@ def command(
         raise click.UsageError(
             "--not-before is for repositories on the Hub: a folder has no tags. Give the release's digest with --expect"
         )
+    written = {**reports.options, "--page": page, "--vsa": vsa, "--work": work}
+    keep_apart((file, release, inputs, key), written)
     chosen = Options(
         key=key,
         identity=identity,

@@ -27,6 +27,7 @@ IS_CONFIGURATION = re.compile(r"^[ \t]*[\"']?(merge_method|experts)[\"']?[ \t]*:
 IS_LIKE_ONE = re.compile(
     r"^[ \t]*[\"']?(models|modules|slices|base_model|gate_mode)[\"']?[ \t]*:", re.MULTILINE
 )
+IS_EVOLVED = re.compile(r"^[\"']?genome[\"']?[ \t]*:", re.MULTILINE)
 STARTS = re.compile(
     r"^[ \t]*(?:- )?(?:name|models|modules|slices|base_model|merge_method|experts|gate_mode|dtype|parameters|tokenizer_source)\s*:"
 )
@@ -115,6 +116,11 @@ def find(text: str, notes: Notes) -> Text:
                 continue
             with contextlib.suppress(RecipeError):
                 _add(found, block, _documents(block), notes)
+    if not found and any(IS_EVOLVED.search(block.body) for block in blocks):
+        raise RecipeError(
+            "is a search of mergekit-evolve (`genome`), not a merge. Import the configuration that it found; or write the merge as a "
+            "recipe with a `search`, and run `herdbook tune`"
+        )
     if not found:
         raise RecipeError(f"contains no configuration of {' or '.join(KINDS.values())}")
     card = "\n".join(lines) if is_card else ""

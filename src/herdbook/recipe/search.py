@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
 
-from herdbook.faults import first_in_words
+from herdbook.faults import told
 from herdbook.humanize import did_you_mean
 from herdbook.recipe.evaluate import AskedTask
 from herdbook.recipe.section import Section
@@ -157,7 +157,7 @@ class Space:
             )
         self.start: Point = tuple(round(place, PLACES) for place in start)
         self.names = tuple(names)
-        problems += [f"over: {name} is searched twice" for name in self._twice()]
+        problems += [f"over: {problem}" for problem in self._twice()]
         if len(names) > MOST:
             problems.append(f"over: has {len(names)} numbers, over the limit of {MOST}")
         problems = problems or list(self._limits())
@@ -189,21 +189,33 @@ class Space:
 
     def model(self, point: Sequence[float]) -> Section:
         """Return the model's entry at a point, without a search. Raises ValidationError if it is not one."""
+        return self._kind.model_validate(self._entry_at(point))
+
+    def refusal(self, point: Sequence[float]) -> str | None:
+        """Return why the model's entry at a point is none, in a line; None if it is one."""
+        entry = self._entry_at(point)
+        try:
+            self._kind.model_validate(entry)
+        except ValidationError as error:
+            return told(error, entry)[0]
+        return None
+
+    def _entry_at(self, point: Sequence[float]) -> Any:
         entry, written = deepcopy(self._entry), self._written()
         for name, value in self.values(point).items():
             keys = written[name][0]
             _at(entry, keys[:-1])[keys[-1]] = value
-        return self._kind.model_validate(entry)
+        return entry
 
-    def others(self) -> Iterator[Section]:
-        """Yield the model's entry with each of the other choices."""
+    def others(self) -> Iterator[Point]:
+        """Yield the points of each of the other choices."""
         at = 0
         for item, keys in self._dimensions:
             if isinstance(item, SearchedChoice):
                 for place in range(len(item.choices)):
                     point = list(self.start)
                     point[at] = (place + 0.5) / len(item.choices)
-                    yield self.model(point)
+                    yield tuple(point)
             at += len(_at(self._entry, keys[0])) if isinstance(item, SearchedOrder) else len(keys)
 
     def _written(self) -> dict[str, tuple[list[str | int], JsonValue]]:
@@ -261,12 +273,14 @@ class Space:
         return keys
 
     def _twice(self) -> Iterator[str]:
-        """Yield what is searched by itself, and again as a part of something else that is searched."""
+        """Yield what is searched twice: by itself, or as a part of something else that is searched."""
         paths = [one for _, keys in self._dimensions for one in keys]
         for place, one in enumerate(paths):
-            others = paths[:place] + paths[place + 1 :]
-            if any(one[: len(other)] == other for other in others) and one not in paths[:place]:
-                yield _text(one)
+            others = [other for other in paths[:place] + paths[place + 1 :] if one[: len(other)] == other]
+            if one in others and one not in paths[:place]:
+                yield f"{_text(one)} is searched twice"
+            elif others and one not in others:
+                yield f"{_text(one)} is searched, and so is {_text(others[0])}, of which it is a part"
 
     def _limits(self) -> Iterator[str]:
         """Yield what of the ranges the model's entry does not take: at their ends, and between them."""
@@ -277,10 +291,8 @@ class Space:
             (high, "the high ends"),
             (between, "numbers between them"),
         ):
-            try:
-                self.model(point)
-            except ValidationError as error:
-                yield f"over: the entry does not take {what} of what is searched: {first_in_words(error)}"
+            if refusal := self.refusal(point):
+                yield f"over: the entry does not take {what} of what is searched: {refusal}"
                 return
 
 
@@ -300,13 +312,11 @@ def search_problems(
     except ValueError as error:
         yield from (f"{where}.{line}" for line in str(error).splitlines())
     else:
-        try:
-            others = list(space.others())
-        except ValidationError as error:
-            yield f"{where}.over: the entry does not take one of the choices: {first_in_words(error)}"
-        else:
-            if any(set(parents(other)) != set(parents(model)) for other in others):
-                yield f"{where}.over: with one of the choices, the model is made from other models than with what is written"
+        others = list(space.others())
+        if refusals := list(filter(None, map(space.refusal, others))):
+            yield f"{where}.over: the entry does not take one of the choices: {refusals[0]}"
+        elif any(set(parents(space.model(other))) != set(parents(model)) for other in others):
+            yield f"{where}.over: with one of the choices, the model is made from other models than with what is written"
     validation, test = search.tasks
     if validation.task == test.task:
         yield f"{where}.test: is the task of `validation`. What trials are judged by cannot show that their winner is better"

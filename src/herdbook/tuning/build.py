@@ -65,8 +65,8 @@ class Snakemake:
         environment = {**os.environ, TRIALS.variable: str(plan.recipe_path)}
         if subprocess.run(command, env=environment, check=False).returncode:
             raise StepError(
-                "a trial could not be built; Snakemake has named the job and its log. What was measured is kept: run `herdbook tune` "
-                "again to go on"
+                "Snakemake did not build the trials: what is above says why, with the log of a job that failed. What was measured is "
+                "kept: run `herdbook tune` again to go on; if a trial cannot be measured at all, search narrower ranges"
             )
         if missing := [path for path in wanted if not path.exists()]:
             raise StepError(

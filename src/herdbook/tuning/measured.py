@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from herdbook.comparison.compare import Measured, Wanted, compare
 from herdbook.comparison.samples import SamplesError, unpack
-from herdbook.comparison.verdict import UNTESTED
+from herdbook.comparison.verdict import UNTESTED, too_few
 from herdbook.errors import RecipeError, StepError
+from herdbook.humanize import plural
 from herdbook.lock import LockedGain
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def read_trial(plan: Plan, item: Evaluation, metric: str) -> Trial:
 
 
 def check_splits(where: str, validation: Trial, test: Trial) -> None:
-    """Check that a paired test exists, and that it is of documents that no trial is judged by.
+    """Check that a paired test exists, that it can find a gain, and that it is of documents that no trial is judged by.
 
     Raises:
         RecipeError: If that is not so.
@@ -91,6 +92,12 @@ def check_splits(where: str, validation: Trial, test: Trial) -> None:
     if compared(validation, validation).verdict == UNTESTED:
         raise RecipeError(
             f"{where}.metric: {validation.metric} is not a mean over documents, so there is no paired test of it"
+        )
+    own = compared(test, test)
+    if too_few([own]):
+        raise RecipeError(
+            f"{where}.test: a paired test of {plural(own.documents, 'document')} finds no gain, however large (p is at least "
+            f"{own.least_p:.2g}), so the start would always be kept. Use a split of more documents, or a higher `limit`"
         )
 
 

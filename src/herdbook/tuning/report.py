@@ -29,11 +29,12 @@ def lines(name: str, model: Section, result: LockedResult) -> Iterator[str]:
         yield "  no trial is better than the start on the validation split: the start is kept"
         return
     space, winner = Space(model, search), result.trials[result.winner]
-    yield f"  winner: trial {result.winner}, {search.metric} {winner.score:g}"
+    better = "higher" if result.higher_is_better else "lower"
+    yield f"  winner: trial {result.winner}, {search.metric} {winner.score:g} ({better} is better)"
     for path, value in space.values(winner.point).items():
         yield f"    {path}: {value}"
-    yield f"  gain on the validation split, by which it was chosen: {gain_text(result.validation)}"
-    yield f"  gain on the test split: {gain_text(result.test)}"
+    yield f"  difference on the validation split, by which it was chosen: {gain_text(result.validation)}"
+    yield f"  difference on the test split: {gain_text(result.test)}"
     yield (
         "  the winner is kept"
         if result.kept == "winner"

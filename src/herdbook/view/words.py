@@ -58,7 +58,7 @@ def scheduled(build: Build) -> str:
     listed = ", ".join(f"{number} {rule}" for rule, number in build.scheduled.items())
     up_to_date = sum(row.up_to_date for row in build.rows(build.started).values())
     rest = f"; {up_to_date} up to date" if up_to_date else ""
-    return f"{plural(build.total, 'step')} to run: {listed}{rest}"
+    return f"{plural(build.total, 'step')} to run{': ' if listed else ''}{listed}{rest}"
 
 
 def completed(build: Build, run: JobRun, now: float) -> str:

@@ -60,9 +60,20 @@ CASES = [
         "models.sum.search.over: merge.models.0.weight is searched twice",
     ),
     Case(
+        "a number in a list whose order is searched, too",
+        search(over=[WEIGHT, {"order": "merge.models"}]),
+        "models.sum.search.over: merge.models.0.weight is searched, and so is merge.models, of which it is a part",
+    ),
+    Case(
+        "a choice of a number that is none",
+        search(over=[{"path": "merge.models.0.weight", "choices": [0.5, "lots"]}]),
+        "models.sum.search.over: the entry does not take the high ends of what is searched: merge.models.0.weight: expected a ",
+    ),
+    Case(
         "a choice that is none of what the key can be",
         search(over=[{"path": "merge.normalize", "choices": [False, "perhaps"]}]),
-        "models.sum.search.over: the entry does not take the high ends of what is searched: merge.linear.normalize",
+        "models.sum.search.over: the entry does not take the high ends of what is searched: merge.normalize: expected true or "
+        "false (found 'perhaps')",
     ),
     Case(
         "a choice of another model than those of the merge",
