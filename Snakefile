@@ -6,7 +6,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 # Rules and package are written together. A workflow that was deployed from a tag, or a checkout, can meet another package.
-VERSION = "0.9.0"
+VERSION = "0.10.0"
 try:
     from herdbook import __version__
 except ModuleNotFoundError:

@@ -1,3 +1,3 @@
 """Herdbook: reproducible releases of merged language models, with proof of what they are made from."""
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
