@@ -151,6 +151,16 @@ def test_what_is_there_and_what_was_not_reached(tmp_path):
     assert (row.completed, row.up_to_date, row.not_run) == (3, 1, 0)
 
 
+@pytest.mark.parametrize(("scheduled", "kept"), [({"fetch": 1}, 0), ({"fetch": 1, "verify": 1}, 1)])
+def test_a_former_release_is_not_up_to_date_in_a_build_of_other_things(tmp_path, scheduled, kept):
+    card = job("card", "", tmp_path)
+    card.outputs[0].touch()
+    build = Build(0.0, [job("fetch", "new", tmp_path), card, job("verify", "", tmp_path)])
+    build.schedule(scheduled)
+    row = build.rows(1.0).get("card")
+    assert (row.up_to_date if row else 0) == kept
+
+
 def test_what_comes_out_of_the_cache_is_not_made(build):
     """Files are taken over one by one; of a shard and its record the shard has the bytes."""
     build.schedule({"laser": 3, "restore": 2, "card": 1})

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan.job import Job
 
+VERIFY = "verify"  # the rule that a build of the release ends with
 WITHOUT_WORK = {"all", "models", *TARGETS}  # the workflow's targets
 
 
@@ -217,11 +218,15 @@ class Build:
         for rule, row in rows.items():
             row.not_run = max(0, self.scheduled.get(rule, 0) - row.completed - row.cached - row.failed)
             not_begun = [job for job in self.planned if job.rule == rule and job not in self._begun]
-            existing = sum(job in self._existing for job in not_begun)
+            existing = sum(job in self._existing and self._is_kept(job) for job in not_begun)
             unreached = row.not_run - sum(run.rule == rule for run in self.running.values())
             # Jobs that were not reached are those without files first; the rest of them have files that are outdated.
             row.up_to_date = max(0, existing - max(0, unreached - (len(not_begun) - existing)))
         return {rule: row for rule, row in rows.items() if row != RuleRow()}
+
+    def _is_kept(self, job: Job) -> bool:
+        """Return whether a job whose files exist is done: paths of a release have no key, so those of a former one can lie there."""
+        return bool(job.id) or VERIFY in self.scheduled
 
 
 @dataclass(frozen=True)

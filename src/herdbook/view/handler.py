@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from herdbook.view.screen import Lines
 
 # Snakemake's messages about itself, of no use to people who wait; its own log file contains all of them.
-VERIFY = "verify"  # the rule that a build of the release ends with
 NOISE = (
     "Assuming unrestricted shared filesystem",
     "Building DAG of jobs",
@@ -216,6 +215,7 @@ class LogHandler(LogHandlerBase):
             return
         from herdbook.forkserver import start as forkserver
         from herdbook.view import words
+        from herdbook.view.build import VERIFY
 
         forkserver.stop()  # a workflow that Herdbook is a module of does not
         now, sink, build = time.time(), self._out(), self._build
