@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from jsonschema import Draft202012Validator
 
 from herdbook import settings
 from herdbook.settings import CACHE, DEVICE, RECIPE, SETTINGS
@@ -112,6 +111,8 @@ def test_settings_that_mean_nothing_are_named(config, problem):
 @pytest.mark.parametrize("config", [config for config, _ in MEANINGLESS])
 def test_an_editor_marks_them_too(config):
     (value,) = config.values()
+    from jsonschema import Draft202012Validator  # takes two seconds, in each process that collects tests
+
     known = Draft202012Validator(settings.json_schema())
     # numbers without an end and zeros in text are not for JSON Schema
     assert known.is_valid(config) == (value == float("inf"))
@@ -128,6 +129,8 @@ def test_an_editor_marks_them_too(config):
 )
 def test_an_editor_accepts_what_is_understood(config):
     assert settings.problems(config) == []
+    from jsonschema import Draft202012Validator
+
     Draft202012Validator(settings.json_schema()).validate(config)
 
 
