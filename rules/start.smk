@@ -15,16 +15,22 @@ from herdbook.tools import exclusive
 from snakemake.exceptions import WorkflowError
 
 
+# The targets of this file's rules, and the rules of their jobs. Named now: when a build starts, the modifier is that of the workflow.
+WITHOUT_EFFECT = {
+    workflow.modifier.modify_rulename(target): workflow.modifier.modify_rulename(rule)
+    for target, rule in {**{target: f"{target}_one" for target in TARGETS}, "models": "assemble_MODEL"}.items()
+}
+
+
 def refuse_targets(options):
     """Refuse options about rules that name a target, whose own job does nothing: they would have no effect, in silence.
 
     Args:
         options: The names of rules in each option.
     """
-    for target in TARGETS:
-        name, one = map(workflow.modifier.modify_rulename, (target, f"{target}_one"))
-        for option in (option for option, names in options.items() if name in names):
-            raise WorkflowError(f"{option}: {name} is a target; the rule of its jobs is {one}")
+    for target, rule in WITHOUT_EFFECT.items():
+        for option in (option for option, names in options.items() if target in names):
+            raise WorkflowError(f"{option}: {target} is a target; the rule of its jobs is {rule}")
 
 
 refuse_targets(
@@ -66,8 +72,14 @@ onstart:
             "--touch would pass old results off as those of this recipe, or make nothing. Leave it out: times do not matter, since the "
             "names of results contain their keys; `herdbook explain all` tells what would be rebuilt, and why"
         )
+    dag = workflow.dag_settings
     refuse_targets(
-        {"omit-from": workflow.dag_settings.omit_from, "forcerun": workflow.dag_settings.forcerun}
+        {
+            "omit-from": dag.omit_from,
+            "forcerun": dag.forcerun,
+            "force": dag.targets if dag.forcetargets else (),
+            "groups": workflow.group_settings.overwrite_groups,
+        }
     )
     try:
         exclusive.hold(PLAN.layout.running, f"building {PLAN.recipe_path}")

@@ -149,10 +149,17 @@ def test_a_target_that_the_recipe_does_not_have_is_refused(project, target):
         ("set-threads", ("--set-threads", "evaluate=2", "-n")),
         ("set-resources", ("--set-resources", "evaluate:mem_mb=2", "-n")),
         ("omit-from", ("--omit-from", "evaluate")),
+        ("groups", ("--groups", "evaluate=together")),
     ],
 )
 def test_options_about_rules_that_name_a_target_are_refused(project, option, words):
     assert f"{option}: evaluate is a target; the rule of its jobs is evaluate_one" in failure(project, *words)
+
+
+@pytest.mark.parametrize("option", ["forcerun", "force"])
+def test_models_is_such_a_target(project, option):
+    said = failure(project, f"--{option}", "models")
+    assert f"{option}: models is a target; the rule of its jobs is assemble_MODEL" in said
 
 
 def test_a_workflow_of_another_version_is_refused(project):

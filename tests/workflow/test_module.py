@@ -166,6 +166,15 @@ def test_what_is_wrong_with_the_config_of_a_module_is_named(project):
     assert done.returncode != 0
 
 
+def test_an_option_about_a_target_of_a_module_is_refused(project):
+    """By the name that the workflow gives it; as the build starts, the module's own is known to nobody."""
+    words = ("--workflow-profile", "none", "--omit-from", "one_evaluate", "--", "one_models")
+    done = project.snakemake(*words, check=False)
+    told = "omit-from: one_evaluate is a target; the rule of its jobs is one_evaluate_one"
+    assert told in done.stdout + done.stderr
+    assert done.returncode != 0
+
+
 def test_a_cluster_s_file_reaches_the_jobs_that_it_is_for(project):
     """Those on GPUs, of modules, too; a partition may have a name that Snakemake would take for its own."""
     cluster = "account: lab\npartition: input\ngpu_partition: gpu\ngpu: a100\ndevice: cuda\n"
