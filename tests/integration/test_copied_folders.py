@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from herdbook import plain
+from herdbook.cli.main import main
 from herdbook.layout import LOCK, RECIPE
 from herdbook.release.finding import Outcome
 from herdbook.steps.card.step import render_card
@@ -102,6 +103,28 @@ def test_a_file_of_other_content_fails_by_its_name(release, copy, place, subject
         f"{expected}, {size} bytes",
         f"{sha256(path)}, {size} bytes",
     )
+
+
+def test_a_file_of_another_size_is_not_read(release, copy):
+    """However large it is: a file with a hole has a size, and no content to wait for."""
+    os.truncate(copy / "one/model" / WEIGHTS, 1 << 42)
+    (wrong,) = [one for one in verified(release, copy) if one.outcome is Outcome.FAILED]
+    assert (wrong.check, wrong.subject, wrong.found) == ("pinned", "base", f"{1 << 42} bytes")
+
+
+def test_no_report_is_written_over_what_the_copy_has(release, copy, capsys):
+    for place in (
+        "r.yaml",
+        "r.lock.json",
+        f"one/model/{WEIGHTS}",
+        "two/model/new.json",
+        f"adapter/{ADAPTER}",
+    ):
+        before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+        words = ("verify", str(release), "--inputs", str(copy / "r.yaml"), "--json", str(copy / place))
+        assert main(words) == 2
+        assert "is only read here" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
 def test_a_missing_file_fails_by_its_name(release, copy):
@@ -207,7 +230,7 @@ def test_what_is_no_plain_file_fails_and_is_not_opened(release, copy, what):
     if "link" in what:
         path.symlink_to(copy / "pipe")
     (wrong,) = [one for one in verified(release, copy) if one.outcome is Outcome.FAILED]
-    assert wrong.detail.startswith(f"{path.name}: is a {'link' if 'link' in what else 'pipe'}")
+    assert wrong.detail.startswith(f"{path.name}: is {what}")
 
 
 def test_a_file_that_changes_while_it_is_verified_is_not_judged(release, copy, monkeypatch):

@@ -173,7 +173,7 @@ def command(
             "--not-before is for repositories on the Hub: a folder has no tags. Give the release's digest with --expect"
         )
     written = {**reports.options, "--page": page, "--vsa": vsa, "--work": work}
-    keep_apart((file, release, inputs, key), written)
+    keep_apart((file, release, key, *_copied(inputs)), written)
     chosen = Options(
         key=key,
         identity=identity,
@@ -230,6 +230,20 @@ def command(
         say(*repair.advice(opened, failed, repository.read(), present))
     say(report.closing(f"{file}, of {name}" if file else name, results))
     return report.STATUSES[report.outcome(results)]
+
+
+def _copied(recipe: Path | None) -> list[Path]:
+    """Return what is read of a copy of the author's folder: the recipe in it, its lock, and what it names."""
+    if recipe is None:
+        return []
+    from herdbook import recipe as recipes
+    from herdbook.lock import path_for, paths
+
+    try:
+        named = [path for _, path in paths.named(recipes.load(recipe))]
+    except HerdbookError:  # no release's recipe is damaged, so nothing else of this copy is read
+        named = []
+    return [recipe, path_for(recipe), *(recipe.parent / path for path in named)]
 
 
 def _instead_of_file(file: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,13 +33,15 @@ class CopiedFolder(FolderSubject):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        for name in [*self.odd]:
+        for name in [name for name in self.odd if (folder / name).is_symlink()]:
             try:
                 about = (folder / name).stat()
             except OSError:
                 self.odd[name] = "is a link that leads nowhere"
                 continue
-            if stat.S_ISREG(about.st_mode):
+            if what := plain.kind(about):
+                self.odd[name] = f"is a link to {what}; only plain files are read"
+            else:
                 del self.odd[name]
                 self.files[name] = FileEntry(about.st_size)
                 self.stamps[name] = plain.Stamp.of(about)

@@ -236,7 +236,7 @@ def _files(name: str, uri: str, files: tuple[LockedFile, ...], remote: Subject) 
     for file in files:
         expected = _format(file)
         try:
-            actual = _there(file.name, remote)
+            actual = _there(file, remote)
         except (HerdbookError, OSError) as error:
             wrong += 1
             yield PINNED.error(name, error, source=f"{uri}#{file.name}")
@@ -258,10 +258,15 @@ def _passed(findings: list[Finding]) -> bool:
     return all(finding.outcome is Outcome.PASSED for finding in findings)
 
 
-def _there(name: str, remote: Subject) -> str:
-    """Return the digest and size of a file as it is in a source; in a local folder, it is read. Raises as ``Subject.digest``."""
+def _there(file: LockedFile, remote: Subject) -> str:
+    """Return the digest and size of a file as it is in a source. In a local folder, it is read if it has the size that was pinned.
+
+    Raises as ``Subject.digest``.
+    """
+    name = file.name
     if isinstance(remote, CopiedFolder) and (name in remote.files or name in remote.odd):
-        return f"{remote.digest(name)}, {remote.entry(name).size_bytes} bytes"
+        size = remote.entry(name).size_bytes
+        return f"{remote.digest(name)}, {size} bytes" if size == file.size_bytes else f"{size} bytes"
     entry = remote.files.get(name)
     return f"{entry.sha256 or entry.git_blob}, {entry.size_bytes} bytes" if entry else "no such file"
 
