@@ -733,3 +733,14 @@ def test_no_report_is_written_over_what_is_examined(capsys, arguments, said):
     assert not Path("model/new.html").exists()
     assert not Path("one").exists()
     assert not Path("-").exists()
+
+
+def test_two_reports_can_follow_each_other_in_what_the_output_goes_to(tmp_path):
+    """A file, too, if it is redirected. The path is what /dev/stdout leads to."""
+    script = "import sys; from herdbook.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    Path("model").mkdir()
+    words = ("verify", "model", "--json", "/proc/self/fd/1", "--summary", "/proc/self/fd/1")
+    command = [sys.executable, "-c", script, *words]
+    with (tmp_path / "log").open("w") as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.PIPE, text=True, check=False)
+    assert "one would replace the other" not in done.stderr

@@ -53,7 +53,7 @@ class Reports:
     ) -> None:
         """Write the requested reports; those about a release name its digest."""
         from herdbook.cli.output import write_report
-        from herdbook.files import write_output
+        from herdbook.files import append_output, write_output
         from herdbook.verify import report
 
         if self.json:
@@ -61,8 +61,7 @@ class Reports:
         if self.junit:
             write_output(self.junit, report.as_junit(name, results))
         if self.summary:
-            with self.summary.open("a", encoding="utf-8") as file:
-                file.write(report.as_markdown(name, results))
+            append_output(self.summary, report.as_markdown(name, results))
 
 
 def write_summary(path: Path, release: Release, results: Sequence[LevelResult], chosen: Options) -> None:

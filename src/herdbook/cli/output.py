@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from herdbook.files import dump_json, write_output
+from herdbook.files import dump_json, replaces, write_output
 from herdbook.visible import json_text
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def keep_apart(examined: Iterable[str | Path | None], written: Mapping[str, Path
                 raise click.UsageError(f"{option} {path}: {what} is only read here; name another place")
     seen: dict[Path, str] = {}
     for option, path in given.items():
-        # A device or a pipe takes several reports, one after the other.
-        if path.exists() and not path.is_file():
+        # A device, a pipe, or the file that the output goes to takes several reports, one after the other.
+        if not replaces(path):
             continue
         other = seen.setdefault(path.resolve(), option)
         if other != option:
