@@ -180,32 +180,18 @@ def write_output(path: Path, text: str) -> None:
     if not path.exists():
         write_text(Path(os.path.realpath(path)), text)
         return
-    if not replaces(path):
-        append_output(path, text)
-    else:
+    found = path.stat()
+    for number in (1, 2):
+        if _is_open(number, found):
+            # opened anew, a file would be written from its beginning
+            with os.fdopen(os.dup(number), "wb") as file:
+                file.write(text.encode())
+            return
+    if stat.S_ISREG(found.st_mode):
         write_text(path.resolve(), text)
-
-
-def append_output(path: Path, text: str) -> None:
-    """Append to a file that the user named, as UTF-8; see ``write_output``, also for errors."""
-    if path.exists() and (number := _shown(path.stat())):
-        # opened anew, a file would be written where this process does not know of: its next line would be written over that
-        with os.fdopen(os.dup(number), "wb") as file:
-            file.write(text.encode())
     else:
-        with path.open("ab") as file:
+        with path.open("wb") as file:
             file.write(text.encode())
-
-
-def replaces(path: Path) -> bool:
-    """Return whether ``write_output`` would replace what is at a path: else it continues there, after what others wrote."""
-    found = path.stat() if path.exists() else None
-    return found is None or (stat.S_ISREG(found.st_mode) and not _shown(found))
-
-
-def _shown(found: os.stat_result) -> int:
-    """Return the number of standard output or error if it goes to a file; 0 if neither does."""
-    return next((number for number in (1, 2) if _is_open(number, found)), 0)
 
 
 def _is_open(number: int, found: os.stat_result) -> bool:

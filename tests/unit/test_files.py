@@ -120,13 +120,13 @@ def test_what_the_user_names_is_followed_and_keeps_its_kind(tmp_path):
     assert leftovers(tmp_path) == []
 
 
-@pytest.mark.parametrize("write", ["write_output", "append_output"])
+@pytest.mark.parametrize("write", ["files import write_output", "cli.output import append_report"])
 @pytest.mark.parametrize("to", ["pipe", "file"])
 def test_standard_output_can_be_named(tmp_path, to, write):
     """It is what /dev/stdout leads to, whose name a test of root's could replace."""
     script = (
-        f"import pathlib\nfrom herdbook.files import {write}\nprint('before', flush=True)\n"
-        f"{write}(pathlib.Path('/proc/self/fd/1'), 'named\\n')\nprint('after', flush=True)"
+        f"import pathlib\nfrom herdbook.{write} as write\nprint('before', flush=True)\n"
+        "write(pathlib.Path('/proc/self/fd/1'), 'named\\n')\nprint('after', flush=True)"
     )
     command = [sys.executable, "-c", script]
     if to == "pipe":

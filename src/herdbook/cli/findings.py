@@ -52,8 +52,8 @@ class Reports:
         self, name: str, results: Sequence[LevelResult], chosen: Options, release: Release | None = None
     ) -> None:
         """Write the requested reports; those about a release name its digest."""
-        from herdbook.cli.output import write_report
-        from herdbook.files import append_output, write_output
+        from herdbook.cli.output import append_report, write_report
+        from herdbook.files import write_output
         from herdbook.verify import report
 
         if self.json:
@@ -61,7 +61,7 @@ class Reports:
         if self.junit:
             write_output(self.junit, report.as_junit(name, results))
         if self.summary:
-            append_output(self.summary, report.as_markdown(name, results))
+            append_report(self.summary, report.as_markdown(name, results))
 
 
 def write_summary(path: Path, release: Release, results: Sequence[LevelResult], chosen: Options) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from herdbook.files import dump_json, replaces, write_output
+from herdbook.files import dump_json, write_output
 from herdbook.visible import json_text
 
 if TYPE_CHECKING:
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
 def write_report(path: Path, value: Any) -> None:
     """Write a report as JSON (see ``write_output``); what is not visible in the text of strangers is written as JSON's escapes."""
     write_output(path, json_text(dump_json(value)))
+
+
+def append_report(path: Path, text: str) -> None:
+    """Append a report to a file that the user named, as UTF-8.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    if number := _shown(path):
+        # opened anew, a file would become longer behind the back of this process, whose next line would be written over that
+        with os.fdopen(os.dup(number), "ab") as file:
+            file.write(text.encode())
+    else:
+        with path.open("a", encoding="utf-8") as named:
+            named.write(text)
 
 
 def keep_apart(examined: Iterable[str | Path | None], written: Mapping[str, Path | None]) -> None:
@@ -39,11 +55,22 @@ def keep_apart(examined: Iterable[str | Path | None], written: Mapping[str, Path
     seen: dict[Path, str] = {}
     for option, path in given.items():
         # A device, a pipe, or the file that the output goes to takes several reports, one after the other.
-        if not replaces(path):
+        if path.exists() and (not path.is_file() or _shown(path)):
             continue
         other = seen.setdefault(path.resolve(), option)
         if other != option:
             raise click.UsageError(f"{other} and {option} both name {path}; one would replace the other")
+
+
+def _shown(path: Path) -> int:
+    """Return the number of standard output or error if it goes to what is at a path; 0 if neither does."""
+    for number in (1, 2):
+        try:
+            if os.path.samestat(path.stat(), os.fstat(number)):
+                return number
+        except OSError:  # there is nothing, or it is closed
+            continue
+    return 0
 
 
 def _names(path: Path) -> tuple[Path, Path]:

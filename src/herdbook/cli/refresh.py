@@ -43,9 +43,8 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     """
     from herdbook import lock as locks
     from herdbook import plan as plans
-    from herdbook.cli.output import write_report
+    from herdbook.cli.output import append_report, write_report
     from herdbook.errors import RecipeError, SourceError
-    from herdbook.files import append_output
     from herdbook.plan.searched import at_least_start
     from herdbook.refresh import report as reports
     from herdbook.refresh.impact import rebuild_counts
@@ -76,7 +75,7 @@ def command(recipe: Path, results: Path, json: Path | None, markdown: Path | Non
     if json:
         write_report(json, reports.as_json(report))
     if markdown:
-        append_output(markdown, f"{reports.as_markdown(report)}\n")
+        append_report(markdown, f"{reports.as_markdown(report)}\n")
     if report.problems:
         return RecipeError.exit_status
     return SourceError.exit_status if report.unavailable else 0
