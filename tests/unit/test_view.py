@@ -467,6 +467,15 @@ def test_a_build_without_a_release_says_where_its_results_are(tmp_path):
     assert words.partial(build) == [f"quantized files: {tmp_path}/files", f"card: {tmp_path}/Tiny/card"]
 
 
+def test_results_from_the_cache_are_named_as_those_that_were_made(tmp_path):
+    measured = job("evaluate", "x", tmp_path)
+    build = Build(100.0, [measured])
+    measured.outputs[0].touch()
+    begin(build, 0, "restore", 100.0, *measured.outputs)
+    build.end(0, 101.0)
+    assert words.partial(build) == [f"measurements: {tmp_path}"]
+
+
 # -- the handler -------------------------------------------------------------------------------------------------------
 
 

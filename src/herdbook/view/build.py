@@ -145,6 +145,10 @@ class Build:
             self.failed[number] = run
         return run
 
+    def step_of(self, run: JobRun) -> str:
+        """Return the step whose results a job makes, or takes from the cache."""
+        return next((self._jobs[path].rule for path in run.outputs if path in self._jobs), run.rule)
+
     @property
     def total(self) -> int:
         """How many jobs Snakemake runs in all."""

@@ -184,10 +184,9 @@ def partial(build: Build) -> list[str]:
     """Return where the results are of a build that ended without a release, such as that of the target ``evaluate``."""
     folders: dict[str, set[Path]] = {}
     for run in build.finished:
-        if (
-            run.rule in RESULTS and run.outputs and run.outputs[0].exists()
-        ):  # on another machine, a mark stands for them
-            folders.setdefault(RESULTS[run.rule], set()).add(run.outputs[0].parent)
+        name = RESULTS.get(build.step_of(run))
+        if name and run.outputs and run.outputs[0].exists():  # on another machine, a mark stands for them
+            folders.setdefault(name, set()).add(run.outputs[0].parent)
     return [f"{name}: {folder}" for name in folders for folder in sorted(folders[name])]
 
 
