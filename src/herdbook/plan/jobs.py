@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from herdbook.plan.data import EvaluationData
     from herdbook.plan.imatrix import Imatrix
-    from herdbook.plan.model import Part
+    from herdbook.plan.model import Node, Part
     from herdbook.plan.plan import Plan
     from herdbook.plan.quantize import Quantized
     from herdbook.plan.release import SignerIdentity
@@ -193,6 +193,8 @@ def _measured(plan: Plan) -> Iterator[Job]:
         read = (*folder_paths(plan, measured.node), *data)
         if measured.quantized:
             read += _quantized_files(plan, measured.quantized)
+        else:
+            read += _records(plan, measured.node)
         also = (measured.label,) if measured.made_as else ()
         result = (layout.evaluation(measured), layout.samples(measured))
         yield Job("evaluate", measured.id, measured.key, read, result, measured, also=also)
@@ -210,8 +212,13 @@ def _losses(plan: Plan) -> Iterator[Job]:
         if item.quantized:
             read += _quantized_files(plan, item.quantized)
         if item.encoded:
-            read += folder_paths(plan, item.encoded)
+            read += (*folder_paths(plan, item.encoded), *_records(plan, item.encoded))
         yield Job("loss", item.id, item.key, read, (layout.loss(item),), item)
+
+
+def _records(plan: Plan, node: Node) -> tuple[Path, ...]:
+    """Return the records of a model's shards, from which a measurement of it takes the digests of its files."""
+    return tuple(plan.layout.record(part) for part in node.parts)
 
 
 def matrix_files(plan: Plan, matrix: Imatrix) -> tuple[Path, ...]:
