@@ -5,6 +5,7 @@ Both builds run one after the other in folders of their own, and their releases 
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import subprocess
@@ -35,6 +36,9 @@ def build(folder: Path, environment: dict[str, str]) -> tuple[float, float, byte
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     own = {name: value for name, value in os.environ.items() if name != VARIABLE}
     forked = {**own, "PATH": path, "PYTHONPATH": str(ROOT / "src")}

@@ -654,7 +654,7 @@ LINEAR = "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}, 
             f"# A card\n\n```sh\n: [ :\n```\n\n```yaml\n{LINEAR.replace('merge_', 'merge-')}```\n",
             ["line 8: merge-method: unknown key; did you mean 'merge_method'?"],
         ),
-        ("models: {x: {hub: a/b}}\nrelease: {model: x}\n", ["contains no configuration of mergekit-moe"]),
+        ("models: {x: {hub: a/b}}\nrelease: {model: x}\n", ["is a recipe of Herdbook, which needs no import"]),
         (
             "genome:\n  models: [a/b, a/c]\n  merge_method: ties\n  base_model: a/b\ntasks: [{name: gsm8k}]\n",
             ["is a search of mergekit-evolve (`genome`), not a merge"],

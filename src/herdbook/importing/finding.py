@@ -28,6 +28,7 @@ IS_LIKE_ONE = re.compile(
     r"^[ \t]*[\"']?(models|modules|slices|base_model|gate_mode)[\"']?[ \t]*:", re.MULTILINE
 )
 IS_EVOLVED = re.compile(r"^[\"']?genome[\"']?[ \t]*:", re.MULTILINE)
+IS_RECIPE = re.compile(r"^release[ \t]*:", re.MULTILINE)
 STARTS = re.compile(
     r"^[ \t]*(?:- )?(?:name|models|modules|slices|base_model|merge_method|experts|gate_mode|dtype|parameters|tokenizer_source)\s*:"
 )
@@ -120,6 +121,10 @@ def find(text: str, notes: Notes) -> Text:
         raise RecipeError(
             "is a search of mergekit-evolve (`genome`), not a merge. Import the configuration that it found; or write the merge as a "
             "recipe with a `search`, and run `herdbook tune`"
+        )
+    if not found and IS_RECIPE.search(text):
+        raise RecipeError(
+            "is a recipe of Herdbook, which needs no import: keep it with the files that it names, and run `herdbook lock` on it"
         )
     if not found:
         raise RecipeError(f"contains no configuration of {' or '.join(KINDS.values())}")
