@@ -14,11 +14,10 @@ from herdbook.signing.keys import PASSWORD_VARIABLE
 from herdbook.tools import exclusive
 from snakemake.exceptions import WorkflowError
 
-
-# The targets of this file's rules, and the rules of their jobs. Named now: when a build starts, the modifier is that of the workflow.
+# The targets, and the rules of their jobs. Named now: when a build starts, the modifier is that of the workflow.
 WITHOUT_EFFECT = {
     workflow.modifier.modify_rulename(target): workflow.modifier.modify_rulename(rule)
-    for target, rule in {**{target: f"{target}_one" for target in TARGETS}, "models": "assemble_MODEL"}.items()
+    for target, rule in [(name, f"{name}_one") for name in TARGETS] + [("models", "assemble_MODEL")]
 }
 
 
