@@ -16,8 +16,8 @@ from snakemake.exceptions import WorkflowError
 
 # The targets, and the rules of their jobs. Named now: when a build starts, the modifier is that of the workflow.
 WITHOUT_EFFECT = {
-    workflow.modifier.modify_rulename(target): workflow.modifier.modify_rulename(rule)
-    for target, rule in [(name, f"{name}_one") for name in TARGETS] + [("models", "assemble_MODEL")]
+    workflow.modifier.modify_rulename(target): workflow.modifier.modify_rulename(jobs)
+    for target, jobs in [(name, f"{name}_one") for name in TARGETS] + [("models", "assemble_MODEL")]
 }
 
 
@@ -27,9 +27,9 @@ def refuse_targets(options):
     Args:
         options: The names of rules in each option.
     """
-    for target, rule in WITHOUT_EFFECT.items():
+    for target, jobs in WITHOUT_EFFECT.items():
         for option in (option for option, names in options.items() if target in names):
-            raise WorkflowError(f"{option}: {target} is a target; the rule of its jobs is {rule}")
+            raise WorkflowError(f"{option}: {target} is a target; the rule of its jobs is {jobs}")
 
 
 refuse_targets(
